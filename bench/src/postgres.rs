@@ -76,7 +76,7 @@ fn start() -> Database {
         return Database::migrated(Cluster::shared(), migrate);
     }
     // The server ends with this process.
-    Database::migrated(Box::leak(Box::new(Cluster::with(&SETTINGS))), migrate)
+    Database::migrated(Box::leak(Box::new(Cluster::with_settings(&SETTINGS))), migrate)
 }
 
 fn open(deployment: &Deployment) -> Result<Vec<Box<dyn WriterConnection>>, Failure> {

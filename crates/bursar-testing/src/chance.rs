@@ -1,6 +1,6 @@
-//! Chance that is the same on every machine.
+//! A seeded random number generator, with the same numbers on every machine.
 
-/// A sequence of numbers that its seed determines, by SplitMix64.
+/// SplitMix64.
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
@@ -9,7 +9,7 @@ impl Chance {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,20 +22,20 @@ impl Chance {
         self.next() % bound
     }
 
-    /// A number from `least` to `most`, both included.
+    /// A number from `least` to `most`, both inclusive.
     pub fn between(&mut self, least: i64, most: i64) -> i64 {
         least + self.below(most.abs_diff(least) + 1) as i64
     }
 
-    /// True so many times in a hundred.
+    /// True with a probability of `percent` in a hundred.
     pub fn percent(&mut self, percent: i64) -> bool {
         self.between(1, 100) <= percent
     }
 
-    /// One of the choices; the more often it is listed, the more often it comes.
+    /// One of the choices, each entry with the same probability.
     ///
     /// # Panics
-    /// When there is none.
+    /// If there are none.
     pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
         let at = self.below(choices.len() as u64) as usize;
         choices.get(at).expect("a number below their count").clone()

@@ -1,34 +1,33 @@
-//! Frames of HTTP/2, as bytes, so that a test can send those that no library would.
+//! HTTP/2 frames as bytes, so that a test can send frames that no library sends.
 
-/// With what a client opens: the preface and empty settings.
-pub fn opening() -> Vec<u8> {
+/// The connection preface of a client, with empty settings.
+pub fn preface() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(kind::SETTINGS, 0, 0, &[]));
     bytes
 }
 
-/// The kinds of frames.
+/// Frame types.
 pub mod kind {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
-    pub const RESET: u8 = 3;
+    pub const RST_STREAM: u8 = 3;
     pub const SETTINGS: u8 = 4;
     pub const PING: u8 = 6;
-    pub const GO_AWAY: u8 = 7;
+    pub const GOAWAY: u8 = 7;
     pub const WINDOW_UPDATE: u8 = 8;
     pub const CONTINUATION: u8 = 9;
 }
 
-/// The flags of frames.
+/// Frame flags.
 pub mod flag {
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
 }
 
-/// The setting of how much of an answer may be sent before more is asked for.
+/// The setting that limits the bytes of a response before a `WINDOW_UPDATE`.
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a small frame").to_be_bytes();
     let mut bytes = length[1..].to_vec();
@@ -38,20 +37,20 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A setting.
+/// A `SETTINGS` frame with one setting.
 pub fn setting(name: u16, value: u32) -> Vec<u8> {
     let mut payload = name.to_be_bytes().to_vec();
     payload.extend(value.to_be_bytes());
     frame(kind::SETTINGS, 0, 0, &payload)
 }
 
-/// The head of a request, compressed as little as possible.
+/// The field block of a request, without compression.
 pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "a")];
     fields(&[&pseudo[..], headers].concat())
 }
 
-/// Fields of a head, compressed as little as possible.
+/// A field block without compression: literals without indexing.
 pub fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
@@ -63,7 +62,7 @@ pub fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn text(bytes: &mut Vec<u8>, text: &str) {
-    // Seven bits of length, and what does not fit them in steps of seven more.
+    // An HPACK integer with a prefix of seven bits.
     let length = text.len();
     if length < 127 {
         bytes.push(length as u8);
@@ -79,13 +78,13 @@ fn text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend(text.as_bytes());
 }
 
-/// A whole request without a body.
+/// A complete request without a body.
 pub fn get(stream: u32, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let flags = flag::END_STREAM | flag::END_HEADERS;
     frame(kind::HEADERS, flags, stream, &head("GET", path, headers))
 }
 
-/// The kinds and streams of the frames in what a server sent.
+/// The types and stream ids of received frames.
 pub fn read(mut bytes: &[u8]) -> Vec<(u8, u32)> {
     let mut frames = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(9) {

@@ -1,51 +1,53 @@
 //! Fuzz targets as ordinary tests.
 //!
-//! A target makes its input of choices: it starts from what is valid and breaks it here and there,
-//! so that the depth of a parser is reached without a coverage map. An ordinary run takes the same
-//! inputs every time; with `BURSAR_PROVE=1` bolero makes new ones for a bounded time, and makes the
-//! one that fails as small as it can.
+//! A target derives its input from choices: it starts from a valid text and mutates it in some
+//! places, which reaches deep into a parser without a coverage map. An ordinary run takes the same
+//! inputs every time. With `BURSAR_PROVE=1` bolero generates new ones for a bounded time and shrinks
+//! an input that fails.
 
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A target of bolero, as `bolero::check!()` makes it.
+use crate::chance::Chance;
+
+/// A target of bolero, as `bolero::check!()` returns it.
 pub type Target =
     bolero::TestTarget<bolero::ByteSliceGenerator, bolero::DefaultEngine, bolero::BorrowedInput>;
 
-/// What became of an input.
+/// The result of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Outcome {
     Accepted,
     Refused,
 }
 
-impl Fate {
+impl Outcome {
     pub fn of<T, E>(result: &Result<T, E>) -> Self {
         if result.is_ok() { Self::Accepted } else { Self::Refused }
     }
 }
 
-/// How much a target is run.
+/// How long a target runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// The inputs of an ordinary run.
+    /// The number of inputs of an ordinary run.
     pub inputs: u64,
-    /// How long a proof takes.
+    /// The duration with `BURSAR_PROVE=1`.
     pub seconds: u64,
-    /// The bytes that one input's choices are made of, at most.
+    /// The bytes of choices for one input, at most.
     pub bytes_max: usize,
 }
 
 impl Effort {
-    /// For parsers that need nothing but their text.
+    /// For parsers that need only their text.
     pub const PLAIN: Self = Self { inputs: 2_000, seconds: 4, bytes_max: 1_024 };
 }
 
-/// Runs a target on many inputs. Claims that some are accepted and some refused, for a target that
-/// reaches one side only proves little.
+/// Runs a target on many inputs. Asserts that some are accepted and some are refused, because a
+/// target that reaches only one side proves little.
 #[track_caller]
-pub fn fuzz<F: Fn(&mut Choices<'_>) -> Fate>(target: Target, effort: Effort, run: F) {
+pub fn fuzz<F: Fn(&mut Choices<'_>) -> Outcome>(target: Target, effort: Effort, run: F) {
     let counted = Counted { run, accepted: AtomicU64::new(0), refused: AtomicU64::new(0) };
     if std::env::var_os("BURSAR_PROVE").is_some_and(|value| value == "1") {
         let counted = &counted;
@@ -56,8 +58,8 @@ pub fn fuzz<F: Fn(&mut Choices<'_>) -> Fate>(target: Target, effort: Effort, run
             .for_each(|bytes: &[u8]| counted.take(bytes));
     } else {
         for number in 0..effort.inputs {
-            let _told = Told(number);
-            counted.take(&always_the_same(number, effort.bytes_max));
+            let _report = ReportOnPanic(number);
+            counted.take(&fixed_bytes(number, effort.bytes_max));
         }
     }
     let (accepted, refused) = (counted.accepted.into_inner(), counted.refused.into_inner());
@@ -71,57 +73,53 @@ struct Counted<F> {
     refused: AtomicU64,
 }
 
-/// Whatever a failed input leaves behind is not looked at: the test has failed.
+/// After a failed input the test has failed, and its state is not read again.
 impl<F> RefUnwindSafe for Counted<F> {}
 
-impl<F: Fn(&mut Choices<'_>) -> Fate> Counted<F> {
+impl<F: Fn(&mut Choices<'_>) -> Outcome> Counted<F> {
     fn take(&self, bytes: &[u8]) {
         let counter = match (self.run)(&mut Choices { bytes }) {
-            Fate::Accepted => &self.accepted,
-            Fate::Refused => &self.refused,
+            Outcome::Accepted => &self.accepted,
+            Outcome::Refused => &self.refused,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Tells which input of an ordinary run failed.
-struct Told(u64);
+/// Prints the number of the input that panicked.
+struct ReportOnPanic(u64);
 
-impl Drop for Told {
+impl Drop for ReportOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("this was input {}", self.0);
+            eprintln!("input {} failed", self.0);
         }
     }
 }
 
-/// The bytes of this number: SplitMix64, the same on every machine.
-fn always_the_same(number: u64, bytes_max: usize) -> Vec<u8> {
-    let mut state = number.wrapping_mul(0x2545_f491_4f6c_dd1d);
+/// The bytes of an input of an ordinary run.
+fn fixed_bytes(number: u64, bytes_max: usize) -> Vec<u8> {
+    let mut chance = Chance::new(number.wrapping_mul(0x2545_f491_4f6c_dd1d));
     let mut bytes = Vec::with_capacity(bytes_max + 8);
     while bytes.len() < bytes_max {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bytes.extend_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+        bytes.extend_from_slice(&chance.next().to_le_bytes());
     }
     bytes.truncate(bytes_max);
     bytes
 }
 
-/// What an input is made of. When no bytes are left every choice is its first one, so that whatever
-/// is made of choices comes to an end, and a shorter input is a simpler one.
+/// The choices from which a target derives its input. After the last byte every choice is the first
+/// one, so that each derivation ends and a shorter input is a simpler one.
 #[derive(Debug)]
 pub struct Choices<'a> {
     bytes: &'a [u8],
 }
 
-/// Bytes at which parsers take turns.
-const TURNS: &[u8] =
+/// Bytes on which parsers branch.
+const DELIMITERS: &[u8] =
     b"\0\t\n\r \"'%&()*+,-./09:;<=>?@AZ[\\]^_`az{|}~\x7f\x80\xbf\xc3\xe2\xed\xf0\xff";
-/// Texts at which many parsers take turns.
-const WORDS: &[&str] = &[
+/// Texts on which many parsers branch.
+const TOKENS: &[&str] = &[
     "null",
     "true",
     "-1",
@@ -162,14 +160,14 @@ impl Choices<'_> {
         number % bound
     }
 
-    /// True once in so many times; false when nothing is left.
+    /// True once in `times`; false after the last byte.
     pub fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == times - 1
     }
 
-    /// One of the choices, of which there must be some.
+    /// One of the choices, which must not be empty.
     pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices.get(self.below(choices.len())).cloned().expect("there is one")
+        choices.get(self.below(choices.len())).cloned().expect("a choice")
     }
 
     /// Any integer, but mostly one near a bound.
@@ -180,27 +178,27 @@ impl Choices<'_> {
         self.one_of(BOUNDS).wrapping_add(near)
     }
 
-    /// The same text, broken in none or a few places, with these words beside the usual ones.
-    pub fn broken(&mut self, text: &str, words: &[&str]) -> String {
-        String::from_utf8_lossy(&self.broken_bytes(text.as_bytes(), words)).into_owned()
+    /// The text, mutated in up to six places. Insertions take these words and [`TOKENS`].
+    pub fn mutated(&mut self, text: &str, words: &[&str]) -> String {
+        String::from_utf8_lossy(&self.mutated_bytes(text.as_bytes(), words)).into_owned()
     }
 
     /// The same for bytes.
-    pub fn broken_bytes(&mut self, bytes: &[u8], words: &[&str]) -> Vec<u8> {
+    pub fn mutated_bytes(&mut self, bytes: &[u8], words: &[&str]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         let times = self.one_of(&[0, 1, 1, 1, 2, 2, 3, 6]);
         for _ in 0..times {
-            self.break_once(&mut bytes, words);
+            self.mutate(&mut bytes, words);
         }
         bytes
     }
 
-    fn break_once(&mut self, bytes: &mut Vec<u8>, words: &[&str]) {
+    fn mutate(&mut self, bytes: &mut Vec<u8>, words: &[&str]) {
         let at = self.below(bytes.len() + 1);
         let few = at.saturating_add(1 + self.below(8)).min(bytes.len());
         let word = |choices: &mut Self| match words {
-            [] => choices.one_of(WORDS),
-            [_, ..] if choices.one_in(3) => choices.one_of(WORDS),
+            [] => choices.one_of(TOKENS),
+            [_, ..] if choices.one_in(3) => choices.one_of(TOKENS),
             [_, ..] => choices.one_of(words),
         };
         match self.below(10) {
@@ -211,12 +209,12 @@ impl Choices<'_> {
                 }
             }
             1 => {
-                let turn = self.one_of(TURNS);
+                let delimiter = self.one_of(DELIMITERS);
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte = turn;
+                    *byte = delimiter;
                 }
             }
-            2 => bytes.insert(at, self.one_of(TURNS)),
+            2 => bytes.insert(at, self.one_of(DELIMITERS)),
             3 => drop(bytes.drain(at..few)),
             4 => bytes.truncate(at),
             5 => {
@@ -227,8 +225,9 @@ impl Choices<'_> {
             7 => drop(bytes.splice(at..few, word(self).bytes())),
             8 => bytes.insert(at, self.byte()),
             _ => {
-                let (turn, times) = (self.one_of(TURNS), self.one_of(&[2, 16, 65, 101, 256, 600]));
-                drop(bytes.splice(at..at, std::iter::repeat_n(turn, times)));
+                let (delimiter, times) =
+                    (self.one_of(DELIMITERS), self.one_of(&[2, 16, 65, 101, 256, 600]));
+                drop(bytes.splice(at..at, std::iter::repeat_n(delimiter, times)));
             }
         }
     }

@@ -1,15 +1,15 @@
-//! What a machine may forbid a test, and whether that fails the test.
+//! Capabilities that a test needs from the machine, and whether the test fails without them.
 
-/// What a test needs of the machine besides programs, which a test installs or asks for.
+/// A capability besides installed programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// To mount a small disk.
+pub enum Capability {
+    /// Mounting a small disk.
     Mounts,
-    /// To make a cgroup that bounds memory.
+    /// Creating a cgroup with a memory limit.
     Cgroups,
 }
 
-impl Need {
+impl Capability {
     const ALL: [Self; 2] = [Self::Mounts, Self::Cgroups];
 
     fn word(self) -> &'static str {
@@ -25,31 +25,30 @@ impl Need {
         is_named(self, &required)
     }
 
-    /// What the machine gave. Where it gave nothing, says which test is left out, or fails it where
-    /// this is required.
+    /// Passes on what the machine gave. If it gave nothing, prints that the test is skipped.
     ///
     /// # Panics
-    /// When there is nothing and it is required.
+    /// If it gave nothing and `BURSAR_REQUIRE_TESTS` requires this capability.
     #[track_caller]
-    pub fn met_by<T>(self, given: Option<T>) -> Option<T> {
+    pub fn check<T>(self, given: Option<T>) -> Option<T> {
         if given.is_none() {
             let word = self.word();
             assert!(!self.is_required(), "this machine does not allow {word}, which are required");
-            eprintln!("left out: this machine does not allow {word}");
+            eprintln!("skipped: this machine does not allow {word}");
         }
         given
     }
 }
 
-/// Whether a list with commas names a need.
+/// Whether a comma-separated list names a capability.
 ///
 /// # Panics
-/// When the list has a word that stands for nothing: a proof would be left out in silence.
-fn is_named(need: Need, list: &str) -> bool {
+/// If the list has an unknown word: a misspelt one would skip a test silently.
+fn is_named(capability: Capability, list: &str) -> bool {
     let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
     for word in &words {
-        let is_known = *word == "all" || Need::ALL.iter().any(|known| known.word() == *word);
-        assert!(is_known, "BURSAR_REQUIRE_TESTS names {word:?}, which stands for nothing");
+        let is_known = *word == "all" || Capability::ALL.iter().any(|known| known.word() == *word);
+        assert!(is_known, "BURSAR_REQUIRE_TESTS names {word:?}, which is unknown");
     }
-    words.iter().any(|word| *word == "all" || *word == need.word())
+    words.iter().any(|word| *word == "all" || *word == capability.word())
 }

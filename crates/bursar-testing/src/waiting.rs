@@ -2,25 +2,25 @@
 
 use std::time::{Duration, Instant};
 
-/// How long to wait between two looks at a condition that takes its own time.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// The pause between two checks of a condition.
+const CHECK_EVERY: Duration = Duration::from_millis(2);
 
-/// One figure for an ordinary run, another for a long proof.
+/// The first value in an ordinary run, the second with `BURSAR_PROVE=1`.
 pub fn scale<T>(ordinary: T, proving: T) -> T {
     let proves = std::env::var_os("BURSAR_PROVE").is_some_and(|value| value == "1");
     if proves { proving } else { ordinary }
 }
 
-/// Looks until a condition holds, but not for ever.
-pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+/// Repeats a check until it returns a value, for at most `limit`.
+pub fn within<T>(limit: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = check() {
             return Some(found);
         }
         if Instant::now() >= deadline {
             return None;
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(CHECK_EVERY);
     }
 }

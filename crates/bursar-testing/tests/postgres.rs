@@ -1,4 +1,4 @@
-//! The PostgreSQL of the tests: what it promises to those that lean on it.
+//! The PostgreSQL harness itself: clusters, databases, the pooler and the proxy.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -14,11 +14,11 @@ use bursar_testing::postgres::database::Database;
 use bursar_testing::postgres::proxy::Proxy;
 use bursar_testing::postgres::session::{Row, ask, block_on, connect, rows};
 use bursar_testing::postgres::url::Url;
+use bursar_testing::waiting::within;
 use tokio_postgres::Client;
 
-/// How long to look for what must come.
+/// The timeout of every wait.
 const LIMIT: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// One table of tenants' notes, under row level security, with a note of each of two tenants.
 fn migrate(owner_url: &str, application: &str) {
@@ -34,26 +34,21 @@ fn migrate(owner_url: &str, application: &str) {
     ask(owner_url, &sql).unwrap();
 }
 
-/// The only column of the rows of a statement.
+/// The values of a statement with one column.
 #[track_caller]
 fn column(url: &str, sql: &str) -> Vec<String> {
     ask(url, sql).unwrap().into_iter().map(|row| row.into_iter().next().unwrap().unwrap()).collect()
 }
 
-/// The number that a statement answers.
+/// The number that a statement returns.
 async fn number(client: &Client, sql: &str) -> i64 {
     let answer: Vec<Row> = rows(client, sql).await.unwrap();
     answer.into_iter().flatten().flatten().next().unwrap().parse().unwrap()
 }
 
-/// Looks until something holds.
 #[track_caller]
 fn wait_until(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {LIMIT:?}");
-        std::thread::sleep(LOOK_EVERY);
-    }
+    assert!(within(LIMIT, || holds().then_some(())).is_some(), "not within {LIMIT:?}");
 }
 
 #[test]
@@ -79,7 +74,7 @@ fn a_database_is_dropped_with_its_connections() {
     let cluster = Cluster::shared();
     let database = Database::new(cluster);
     let name = column(database.app_url(), "select current_database()");
-    let role = column(&database.role("bypassrls"), "select current_user");
+    let role = column(&database.create_role("bypassrls"), "select current_user");
     let client = block_on(async { connect(database.owner_url()).await.unwrap() });
     drop(database);
     let left = format!(
@@ -92,7 +87,7 @@ fn a_database_is_dropped_with_its_connections() {
 }
 
 #[test]
-fn neither_role_of_a_database_passes_row_level_security() {
+fn row_level_security_applies_to_both_roles_of_a_database() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let notes = "select note from notes order by tenant_id";
     let of_one = format!("begin; set local bursar.tenant_id = '1'; {notes}; commit");
@@ -100,7 +95,7 @@ fn neither_role_of_a_database_passes_row_level_security() {
         assert_eq!(column(url, notes), Vec::<String>::new());
         assert_eq!(column(url, &of_one), ["of one"]);
     }
-    assert_eq!(column(&database.role("bypassrls"), notes), ["of one", "of two"]);
+    assert_eq!(column(&database.create_role("bypassrls"), notes), ["of one", "of two"]);
     let owner =
         column(database.app_url(), "select tableowner from pg_tables where tablename = 'notes'");
     assert_ne!(owner, [database.app_role()]);
@@ -108,8 +103,8 @@ fn neither_role_of_a_database_passes_row_level_security() {
 }
 
 #[test]
-fn a_cluster_that_is_stopped_comes_back_where_it_was() {
-    let cluster = Cluster::with(&[("max_connections", "20")]);
+fn a_stopped_cluster_restarts_on_its_port_with_its_data() {
+    let cluster = Cluster::with_settings(&[("max_connections", "20")]);
     assert_eq!(cluster.run("show max_connections"), [[Some("20".to_owned())]]);
     cluster.run("create table kept (step int)");
     let url = cluster.admin().to_string();
@@ -125,17 +120,17 @@ fn a_cluster_that_is_stopped_comes_back_where_it_was() {
 }
 
 #[test]
-fn a_cluster_that_follows_can_only_be_read() {
+fn a_standby_is_read_only() {
     let cluster = Cluster::new();
     cluster.run("create table kept (step int)");
-    cluster.follow();
+    cluster.restart_as_standby();
     let url = cluster.admin().to_string();
     assert_eq!(column(&url, "select count(*) || ' ' || pg_is_in_recovery() from kept"), ["0 true"]);
     assert!(ask(&url, "insert into kept values (1)").is_err());
 }
 
 #[tokio::test]
-async fn terminated_backends_are_those_of_one_database() {
+async fn terminating_backends_affects_one_database_only() {
     let (database, other) = (Database::new(Cluster::shared()), Database::new(Cluster::shared()));
     let ended = connect(database.app_url()).await.unwrap();
     let kept = connect(other.app_url()).await.unwrap();
@@ -148,7 +143,7 @@ async fn terminated_backends_are_those_of_one_database() {
 }
 
 #[tokio::test]
-async fn a_pooler_gives_one_connection_to_many_clients() {
+async fn clients_of_a_pooler_share_one_server_connection() {
     let cluster = Cluster::shared();
     let database = Database::migrated(cluster, migrate);
     let bouncer = Bouncer::start(cluster, 1);
@@ -167,7 +162,7 @@ async fn a_pooler_gives_one_connection_to_many_clients() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_cut_lets_new_clients_in() {
+async fn a_proxy_accepts_new_clients_after_a_cut() {
     let database = Database::new(Cluster::shared());
     let proxy = Proxy::start(database.app_url());
     let url = proxy.through(database.app_url());
@@ -182,24 +177,24 @@ async fn a_proxy_that_is_cut_lets_new_clients_in() {
 }
 
 #[tokio::test]
-async fn a_proxy_reports_every_message() {
+async fn a_proxy_reports_every_statement() {
     let database = Database::new(Cluster::shared());
     let proxy = Proxy::start(database.app_url());
     let client = connect(&proxy.through(database.app_url())).await.unwrap();
     client.batch_execute("select 1; select 2").await.unwrap();
     client.query_typed("select 3", &[]).await.unwrap();
-    assert_eq!(proxy.take_asked(), ["select 1; select 2", "select 3"]);
-    assert_eq!(proxy.take_asked(), Vec::<String>::new());
+    assert_eq!(proxy.take_statements(), ["select 1; select 2", "select 3"]);
+    assert_eq!(proxy.take_statements(), Vec::<String>::new());
 }
 
 #[test]
-fn a_database_may_have_another_encoding() {
+fn a_database_can_have_an_encoding_other_than_utf_8() {
     let database = Database::encoded(Cluster::shared(), "LATIN1");
     assert_eq!(column(database.app_url(), "show server_encoding"), ["LATIN1"]);
 }
 
 #[test]
-fn a_question_about_encryption_passes_a_proxy() {
+fn a_proxy_forwards_a_request_for_encryption() {
     let proxy = Proxy::start(&Cluster::shared().admin().to_string());
     let host = Url::parse(&proxy.through("postgres://somewhere/")).host();
     let mut stream = TcpStream::connect(host).unwrap();
@@ -207,42 +202,42 @@ fn a_question_about_encryption_passes_a_proxy() {
     let mut answer = [0];
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"N");
-    // The session begins in the clear: protocol 3.0, and a user.
+    // The session starts without encryption: protocol 3.0, and a user.
     stream.write_all(b"\0\0\0\x13\0\x03\0\0user\0bursar\0").unwrap();
     stream.read_exact(&mut answer).unwrap();
     assert!(b"RE".contains(&answer[0]), "{answer:?}");
 }
 
 #[tokio::test]
-async fn held_replies_come_when_they_may_pass() {
+async fn delayed_replies_arrive_after_their_release() {
     let database = Database::new(Cluster::shared());
     database.run("create sequence steps");
     let (proxy, url) = (Proxy::start(database.app_url()), database.admin_url());
     let (client, direct) =
         (connect(&proxy.through(&url)).await.unwrap(), connect(&url).await.unwrap());
-    proxy.hold();
+    proxy.delay_replies();
     let held = tokio::spawn(async move { number(&client, "select nextval('steps')").await });
     let deadline = Instant::now() + LIMIT;
     while number(&direct, "select count(*) from steps where is_called").await == 0 {
-        assert!(Instant::now() < deadline, "the server was not asked");
+        assert!(Instant::now() < deadline, "the statement did not reach the server");
     }
     assert!(!held.is_finished());
-    proxy.pass();
+    proxy.release_replies();
     assert_eq!(held.await.unwrap(), 1);
 }
 
-/// Commits a fact, with the answer to its insert and the answer to its commit.
-async fn commit_fact(client: &Client, way: Way) -> [bool; 2] {
+/// Commits a row. Returns whether the insert and the commit were acknowledged.
+async fn commit_fact(client: &Client, protocol: Protocol) -> [bool; 2] {
     let insert = "insert into facts select count(*) from facts";
     rows(client, "begin").await.unwrap();
     let simple = |sql| async move { rows(client, sql).await.is_ok() };
-    match way {
-        Way::Simple => [simple(insert).await, simple("commit").await],
-        Way::Pipelined => {
+    match protocol {
+        Protocol::Simple => [simple(insert).await, simple("commit").await],
+        Protocol::Pipelined => {
             let (inserted, committed) = tokio::join!(simple(insert), simple(" COMMIT; "));
             [inserted, committed]
         }
-        Way::Extended => {
+        Protocol::Extended => {
             let inserted = client.execute_typed(insert, &[]).await.is_ok();
             [inserted, client.execute_typed("commit", &[]).await.is_ok()]
         }
@@ -250,7 +245,7 @@ async fn commit_fact(client: &Client, way: Way) -> [bool; 2] {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum Protocol {
     Simple,
     Pipelined,
     Extended,
@@ -263,24 +258,31 @@ async fn a_commit_whose_reply_is_lost_is_stored_once() {
     let proxy = Proxy::start(database.owner_url());
     let direct = connect(database.owner_url()).await.unwrap();
     let mut facts = 0;
-    for (lost, way) in [(1, Way::Simple), (2, Way::Pipelined), (3, Way::Extended)] {
+    for (lost, protocol) in
+        [(1, Protocol::Simple), (2, Protocol::Pipelined), (3, Protocol::Extended)]
+    {
         let client = connect(&proxy.through(database.owner_url())).await.unwrap();
-        assert_eq!(commit_fact(&client, way).await, [true, true], "{way:?} that passes");
+        assert_eq!(commit_fact(&client, protocol).await, [true, true], "{protocol:?} with a reply");
         proxy.lose_next_commit();
-        assert_eq!(commit_fact(&client, way).await, [true, false], "{way:?} that is lost");
+        assert_eq!(
+            commit_fact(&client, protocol).await,
+            [true, false],
+            "{protocol:?} with a lost reply"
+        );
         assert_eq!(proxy.wait_for_lost(lost, LIMIT), lost);
         assert!(client.is_closed());
         facts += 2;
-        assert_eq!(number(&direct, "select count(*) from facts").await, facts, "{way:?}");
+        assert_eq!(number(&direct, "select count(*) from facts").await, facts, "{protocol:?}");
     }
     assert_eq!(proxy.commits_lost(), 3);
 }
 
-/// Tells a copy of this program that it is to be killed, and where it says what it started.
-const VICTIM: &str = "BURSAR_TEST_HARNESS_VICTIM";
+/// Makes this test program start servers and wait to be killed. The value is the file for their
+/// addresses.
+const KILLED: &str = "BURSAR_TEST_HARNESS_VICTIM";
 
-/// What the victim does: it starts servers, says where, and waits for its end.
-fn be_killed(note: &Path) {
+/// Starts servers, writes their addresses to `note`, and waits to be killed.
+fn start_and_wait(note: &Path) {
     let cluster = Cluster::new();
     let bouncer = Bouncer::start(&cluster, 1);
     let url = cluster.admin();
@@ -288,11 +290,11 @@ fn be_killed(note: &Path) {
     let draft = note.with_extension("draft");
     std::fs::write(&draft, text).unwrap();
     std::fs::rename(&draft, note).unwrap();
-    // Whoever kills it holds the other end.
+    // The parent holds the other end.
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// One test of this program, in another process.
+/// One test of this program in another process.
 fn other_process(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]);
@@ -301,37 +303,37 @@ fn other_process(test: &str) -> Command {
 
 #[test]
 fn a_server_ends_with_the_process_that_started_it_and_leaves_no_files() {
-    if let Some(note) = std::env::var_os(VICTIM) {
-        return be_killed(Path::new(&note));
+    if let Some(note) = std::env::var_os(KILLED) {
+        return start_and_wait(Path::new(&note));
     }
     let folder = tempfile::tempdir().unwrap();
     let note = folder.path().join("note");
-    // Its clusters go there, and so can be seen to go.
+    // The child's clusters are in this folder, so their removal can be observed.
     let clusters = folder.path().join("clusters");
     std::fs::create_dir(&clusters).unwrap();
-    open_to_all(&[folder.path(), &clusters]);
-    let mut victim =
+    make_accessible(&[folder.path(), &clusters]);
+    let mut child =
         other_process("a_server_ends_with_the_process_that_started_it_and_leaves_no_files")
-            .env(VICTIM, &note)
+            .env(KILLED, &note)
             .env("TMPDIR", &clusters)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-    wait_until(|| note.is_file() || victim.try_wait().unwrap().is_some());
+    wait_until(|| note.is_file() || child.try_wait().unwrap().is_some());
     let text = std::fs::read_to_string(&note).unwrap();
     let servers: Vec<&str> = text.split(' ').collect();
     let listening = || servers.iter().filter(|host| TcpStream::connect(host).is_ok()).count();
     let folders = || std::fs::read_dir(&clusters).unwrap().count();
     assert_eq!((listening(), folders()), (2, 2));
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
     wait_until(|| folders() == 0);
     assert_eq!(listening(), 0);
 }
 
-/// Lets the account of the server through.
-fn open_to_all(folders: &[&Path]) {
+/// Makes the folders accessible to the account of the server.
+fn make_accessible(folders: &[&Path]) {
     use std::os::unix::fs::PermissionsExt;
     for folder in folders {
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
@@ -339,10 +341,10 @@ fn open_to_all(folders: &[&Path]) {
 }
 
 #[test]
-fn a_named_server_is_used_and_its_old_databases_are_dropped() {
+fn an_existing_server_is_used_and_its_stale_databases_and_roles_are_dropped() {
     let server = Cluster::new();
     server.run("create role tester login createdb createrole");
-    let url = server.admin().of("tester", "unasked").to_string();
+    let url = server.admin().with_login("tester", "unasked").to_string();
     for old in [
         "create database bursar_test_1_1_00000000_database_0 is_template true",
         "create role bursar_test_1_1_00000000_owner_0",
@@ -350,14 +352,14 @@ fn a_named_server_is_used_and_its_old_databases_are_dropped() {
     ] {
         ask(&url, old).unwrap();
     }
-    let output = other_process("terminated_backends_are_those_of_one_database")
+    let output = other_process("terminating_backends_affects_one_database_only")
         .env("BURSAR_TEST_POSTGRES_URL", &url)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let left = "select datname from pg_database where datname like 'bursar%'";
     assert_eq!(column(&url, left), ["bursar_tests_of_somebody"]);
-    // A process cannot drop the roles that all its databases share: the next one finds them.
+    // A process cannot drop the roles that its databases share. A later process drops them.
     let left = "select rolname from pg_roles where rolname like 'bursar_test_%' order by rolname";
     let left = column(&url, left);
     assert_eq!(left.len(), 2, "{left:?}");
@@ -365,12 +367,15 @@ fn a_named_server_is_used_and_its_old_databases_are_dropped() {
 }
 
 #[test]
-fn a_url_changes_in_one_part() {
+fn one_part_of_a_url_can_be_replaced() {
     let url = Url::parse("postgres://role:a@b@db.example/name?sslmode=disable&x=/@");
     let check = |changed: Url, expected: &str| assert_eq!(changed.to_string(), expected);
-    check(url.to("other"), "postgres://role:a@b@db.example/other?sslmode=disable&x=/@");
-    check(url.of("me", "pw"), "postgres://me:pw@db.example/name?sslmode=disable&x=/@");
-    check(url.over("127.0.0.1:1"), "postgres://role:a@b@127.0.0.1:1/name?sslmode=disable&x=/@");
+    check(url.with_database("other"), "postgres://role:a@b@db.example/other?sslmode=disable&x=/@");
+    check(url.with_login("me", "pw"), "postgres://me:pw@db.example/name?sslmode=disable&x=/@");
+    check(
+        url.with_host("127.0.0.1:1"),
+        "postgres://role:a@b@127.0.0.1:1/name?sslmode=disable&x=/@",
+    );
     check(Url::parse("postgres://localhost"), "postgres://localhost/");
     assert_eq!(url.host(), "db.example:5432");
     assert_eq!(Url::parse("postgres://localhost:1/").host(), "localhost:1");

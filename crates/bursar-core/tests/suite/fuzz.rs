@@ -6,7 +6,7 @@ use bursar_core::{
     CallId, EntryId, IntegrationId, KeyId, NANOS_PER_CENT, Nanos, NumberError, TenantId,
     is_control, rounded_number, whole_number,
 };
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 const AMOUNTS: &[&str] = &[
     "0",
@@ -30,13 +30,13 @@ const AMOUNTS: &[&str] = &[
 fn an_amount_is_parsed_exactly_or_refused() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let amount = choices.one_of(AMOUNTS);
-        let text = choices.broken(amount, &["e", "E", "+", "-", ".", "00000000", "e-7", "9"]);
+        let text = choices.mutated(amount, &["e", "E", "+", "-", ".", "00000000", "e-7", "9"]);
         let read = Nanos::from_cents_text(&text);
         if let Ok(cost) = read {
             assert!((0..=Nanos::RECORD_MAX.get()).contains(&cost.get()), "{text}");
             check_value(&text, cost);
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }
 
@@ -69,7 +69,7 @@ fn a_count_has_the_same_value_in_every_spelling() {
     const AT_MOST: i64 = 1_000_000_000;
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let count = choices.one_of(COUNTS);
-        let text = choices.broken(count, &["e", "E", "+", "-", ".", "0000", "e-3", "9"]);
+        let text = choices.mutated(count, &["e", "E", "+", "-", ".", "0000", "e-3", "9"]);
         let (whole, rounded) = (whole_number(&text, AT_MOST), rounded_number(&text, AT_MOST));
         if let Ok(count) = whole {
             assert!((0..=AT_MOST).contains(&count), "{text}");
@@ -84,7 +84,7 @@ fn a_count_has_the_same_value_in_every_spelling() {
             let refused = whole == Err(NumberError::NotWhole) || whole == Ok(count);
             assert!(refused, "{text}: {whole:?}");
         }
-        Fate::of(&whole)
+        Outcome::of(&whole)
     });
 }
 
@@ -95,14 +95,14 @@ macro_rules! check_id {
         let id = <$type>::from_number(i64::try_from(number.max(1)).expect("small"));
         let text = id.expect("in range").to_string();
         let text = if $choices.one_in(4) { text.to_uppercase() } else { text };
-        let text = $choices.broken(&text, &["-", "8", "00000000"]);
+        let text = $choices.mutated(&text, &["-", "8", "00000000"]);
         let read = <$type>::parse(&text);
         if let Ok(id) = read {
             assert_eq!(id.to_string(), text.to_lowercase());
             assert_eq!(<$type>::from_number(id.number()), Some(id));
             assert!(<$other>::parse(&text).is_err(), "{text} is an id of two kinds");
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     }};
 }
 
@@ -120,12 +120,12 @@ fn an_id_is_parsed_back_as_one_kind_only() {
 fn a_call_id_is_limited_in_length_and_characters() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let text = choices.one_of(&["call-2026-11-20-0001", "\u{e4}\u{1f600}", "x"]);
-        let text = choices.broken(text, &["\0", "\u{e4}", " ", "\n", "\u{2028}"]);
+        let text = choices.mutated(text, &["\0", "\u{e4}", " ", "\n", "\u{2028}"]);
         let read = CallId::new(text.as_str());
         let trimmed = text.trim();
         let fits = (1..=256).contains(&trimmed.chars().count()) && !trimmed.contains(is_control);
         assert_eq!(read.is_ok(), fits, "{text:?}");
         assert!(read.as_ref().map_or(true, |call_id| call_id.as_str() == trimmed));
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

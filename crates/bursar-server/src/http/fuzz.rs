@@ -1,6 +1,6 @@
 //! Fuzzing of request framing.
 
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 use super::framing::{Found, Framing, HTTP2_OPENING};
 
@@ -57,7 +57,7 @@ fn a_connection_is_followed_the_same_however_its_bytes_are_cut() {
         let requests: Vec<u8> = (0..3).flat_map(|_| any_request(choices)).collect();
         let found = follow(&requests, || 1 + choices.below(30));
         assert_eq!(found, Found::default(), "{}", String::from_utf8_lossy(&requests));
-        let mut bytes = choices.broken_bytes(&requests, WORDS);
+        let mut bytes = choices.mutated_bytes(&requests, WORDS);
         if choices.one_in(4) {
             bytes.splice(0..0, HTTP2_OPENING.iter().copied());
         }
@@ -68,6 +68,6 @@ fn a_connection_is_followed_the_same_however_its_bytes_are_cut() {
         if let Some(at) = whole.bad_line_end {
             assert_eq!(bytes.get(at), Some(&b'\n'));
         }
-        if whole.bad_line_end.is_some() { Fate::Refused } else { Fate::Accepted }
+        if whole.bad_line_end.is_some() { Outcome::Refused } else { Outcome::Accepted }
     });
 }

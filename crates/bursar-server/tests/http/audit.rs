@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Tenant, TestApp};
 
-/// A tenant with an integration that was made, enabled and renamed, each second one change.
-async fn changed(app: &TestApp) -> (Tenant, String) {
+/// A tenant with an integration that was created, enabled and renamed, a second apart.
+async fn tenant_with_changes(app: &TestApp) -> (Tenant, String) {
     let tenant = app.tenant("a").await;
     app.clock.advance(1);
     let draft = json!({ "name": "i", "provider_type": "openai" });
@@ -26,9 +26,9 @@ const ACTIONS: [&str; 4] =
     ["integration.update", "integration.enable", "integration.create", "tenant.create"];
 
 #[tokio::test]
-async fn every_change_is_listed_with_who_did_it() {
+async fn every_change_is_listed_with_its_actor() {
     let app = TestApp::new();
-    let (tenant, id) = changed(&app).await;
+    let (tenant, id) = tenant_with_changes(&app).await;
     let log = tenant.founder().get("/audit").await;
     assert_eq!(log.is(200).column("/action"), ACTIONS);
     let row = log.at("/data/0");
@@ -38,7 +38,7 @@ async fn every_change_is_listed_with_who_did_it() {
         ("at", json!("2026-03-14T09:26:56Z")),
         ("actor_type", json!("founder")),
         ("actor_id", json!("operator")),
-        // What asks in this process came by no socket.
+        // The tests call the router directly, so there is no peer address.
         ("address", Value::Null),
         ("target_type", json!("integration")),
         ("target_id", json!(id)),
@@ -54,9 +54,9 @@ async fn every_change_is_listed_with_who_did_it() {
 }
 
 #[tokio::test]
-async fn the_log_goes_on_page_by_page() {
+async fn the_audit_log_is_paged_by_cursor() {
     let app = TestApp::new();
-    let (tenant, _) = changed(&app).await;
+    let (tenant, _) = tenant_with_changes(&app).await;
     let founder = tenant.founder();
     for limit in 1..=5 {
         let (mut seen, mut path) = (Vec::new(), format!("/audit?limit={limit}"));
@@ -73,9 +73,9 @@ async fn the_log_goes_on_page_by_page() {
 }
 
 #[tokio::test]
-async fn filters_leave_what_they_name() {
+async fn filters_select_rows_of_the_audit_log() {
     let app = TestApp::new();
-    let (tenant, id) = changed(&app).await;
+    let (tenant, id) = tenant_with_changes(&app).await;
     let founder = tenant.founder();
     for (query, expected) in [
         ("actor_id=operator".to_owned(), &ACTIONS[..]),
@@ -93,7 +93,7 @@ async fn filters_leave_what_they_name() {
 }
 
 #[tokio::test]
-async fn what_the_log_cannot_be_asked_is_refused_by_name() {
+async fn an_invalid_filter_of_the_audit_log_is_refused_by_field() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     for (query, field) in [
@@ -112,9 +112,9 @@ async fn what_the_log_cannot_be_asked_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_tenant_sees_its_own_log_only_and_no_key_opens_it() {
+async fn a_tenant_sees_only_its_own_audit_log_and_no_key_can_read_it() {
     let app = TestApp::new();
-    let (owner, _) = changed(&app).await;
+    let (owner, _) = tenant_with_changes(&app).await;
     let other = app.tenant("b").await;
     let log = other.founder().get("/audit").await;
     assert_eq!(log.is(200).column("/action"), ["tenant.create"]);
@@ -123,14 +123,14 @@ async fn a_tenant_sees_its_own_log_only_and_no_key_opens_it() {
     for path in ["/audit", "/audit/export"] {
         key.get(path).await.refused(403, "FORBIDDEN");
         app.founder().get(path).await.refused(400, "TENANT_REQUIRED");
-        app.nobody().get(path).await.refused(401, "UNAUTHENTICATED");
+        app.anonymous().get(path).await.refused(401, "UNAUTHENTICATED");
     }
 }
 
 #[tokio::test]
-async fn the_file_of_the_log_is_a_chain_that_can_be_checked_alone() {
+async fn an_exported_audit_log_can_be_verified_alone() {
     let app = TestApp::new();
-    let (tenant, _) = changed(&app).await;
+    let (tenant, _) = tenant_with_changes(&app).await;
     tenant.key(&["*"]).await;
     let file = tenant.founder().get("/audit/export").await;
     assert_eq!(file.status, 200);
@@ -159,7 +159,7 @@ async fn the_file_of_the_log_is_a_chain_that_can_be_checked_alone() {
 }
 
 #[tokio::test]
-async fn a_name_with_a_line_separator_is_on_the_line_of_its_row() {
+async fn a_line_separator_in_a_name_does_not_split_an_exported_row() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     tenant.integration("one\u{2028}two\u{2029}three", json!({})).await;
@@ -170,7 +170,7 @@ async fn a_name_with_a_line_separator_is_on_the_line_of_its_row() {
 }
 
 #[tokio::test]
-async fn a_log_of_several_pages_is_one_file() {
+async fn a_long_audit_log_is_exported_whole() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let path = format!("/tenants/{}", tenant.id);
@@ -188,7 +188,7 @@ async fn a_log_of_several_pages_is_one_file() {
 }
 
 #[tokio::test]
-async fn the_log_of_a_terminated_tenant_is_the_operators_to_read() {
+async fn the_operator_can_read_the_audit_log_of_a_terminated_tenant() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     app.founder().post(&format!("/tenants/{}/terminate", tenant.id)).await.is(200);

@@ -1,22 +1,17 @@
-//! Fields that are wrong: each refusal names the field, and nothing is stored.
+//! Invalid fields: each refusal names the field, and nothing is stored.
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Persona, TestApp, record, with};
+use crate::support::{Client, TestApp, record, with};
 
-#[track_caller]
-fn check(refused: &Answer, code: &str, field: &str) {
-    refused.refused(422, code).on(field);
-}
-
-/// One more than the largest integer of 64 bits.
+/// One more than the largest 64-bit integer.
 const TOO_LARGE: u64 = 1 << 63;
 
-async fn record_is_refused(founder: &Persona, integration_id: &str, changes: Value, field: &str) {
+async fn record_is_refused(founder: &Client, integration_id: &str, changes: Value, field: &str) {
     let sent = with(record(integration_id, "c"), changes);
     let answer = founder.post("/telemetry/llm-usage").json(&sent).await;
-    check(&answer, "INVALID_FIELD", field);
-    // In a batch the same record is refused for the same reason.
+    answer.refused(422, "INVALID_FIELD").on(field);
+    // A batch refuses the record for the same reason.
     let batch = json!({ "records": [sent] });
     let answer_of_batch = founder.post("/telemetry/llm-usage/batch").json(&batch).await;
     assert_eq!(answer_of_batch.is(200).at("/data/results/0/error"), answer.at("/error"));
@@ -126,7 +121,7 @@ async fn a_record_with_a_wrong_field_is_refused_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_record_without_a_field_it_needs_is_refused_and_not_stored() {
+async fn a_record_without_a_required_field_is_refused_and_not_stored() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -134,7 +129,7 @@ async fn a_record_without_a_field_it_needs_is_refused_and_not_stored() {
         let mut sent = record(&id, "c");
         sent.as_object_mut().unwrap().remove(field);
         let answer = tenant.founder().post("/telemetry/llm-usage").json(&sent).await;
-        check(&answer, "INVALID_FIELD", field);
+        answer.refused(422, "INVALID_FIELD").on(field);
         assert_eq!(answer.text("/error/message"), format!("{field} is required"));
     }
     let summary = tenant.founder().get("/telemetry/usage-summary").await;
@@ -142,7 +137,7 @@ async fn a_record_without_a_field_it_needs_is_refused_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_record_at_its_bounds_is_accepted() {
+async fn a_record_at_its_limits_is_accepted() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -160,12 +155,12 @@ async fn a_record_at_its_bounds_is_accepted() {
     tenant.founder().post("/telemetry/llm-usage").json(&sent).await.is(201);
     let history = tenant.founder().get("/telemetry/usage-history").await;
     assert_eq!(history.is(200).at("/data/0/call_id"), &sent["call_id"]);
-    // A long message is cut: the fact is not refused for its words.
+    // A long message is truncated; the record is still stored.
     assert_eq!(history.text("/data/0/error_message"), text(4_000));
 }
 
 #[tokio::test]
-async fn an_integration_with_a_wrong_field_is_not_registered() {
+async fn an_integration_with_a_wrong_field_is_not_created() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -211,17 +206,17 @@ async fn an_integration_with_a_wrong_field_is_not_registered() {
     }
     for (field, wrong) in cases {
         let sent = with(base(), json!({ field: wrong }));
-        check(&founder.post("/integrations").json(&sent).await, "INVALID_FIELD", field);
+        founder.post("/integrations").json(&sent).await.refused(422, "INVALID_FIELD").on(field);
     }
     for wrong in ["ftp://a", "not a url", "https://user:password@a.example", "https://"] {
         let sent = with(base(), json!({ "config": { "base_url": wrong } }));
         let answer = founder.post("/integrations").json(&sent).await;
-        check(&answer, "INVALID_FIELD", "config.base_url");
+        answer.refused(422, "INVALID_FIELD").on("config.base_url");
     }
     for missing in ["name", "provider_type"] {
         let mut sent = base();
         sent.as_object_mut().unwrap().remove(missing);
-        check(&founder.post("/integrations").json(&sent).await, "INVALID_FIELD", missing);
+        founder.post("/integrations").json(&sent).await.refused(422, "INVALID_FIELD").on(missing);
     }
     assert_eq!(founder.get("/integrations").await.at("/meta/total"), 0);
 }
@@ -257,7 +252,7 @@ async fn a_limit_may_be_as_large_as_its_integer() {
 }
 
 #[tokio::test]
-async fn an_unknown_field_is_named_and_nothing_is_made() {
+async fn an_unknown_field_is_named_and_nothing_is_created() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -294,12 +289,12 @@ async fn a_field_given_twice_is_refused() {
     let body =
         r#"{"name":"n","provider_type":"openai","budget_limit_cents":1,"budget_limit_cents":0}"#;
     let answer = tenant.founder().post("/integrations").body(body).await;
-    check(&answer, "INVALID_FIELD", "budget_limit_cents");
+    answer.refused(422, "INVALID_FIELD").on("budget_limit_cents");
     assert_eq!(tenant.founder().get("/integrations").await.at("/meta/total"), 0);
 }
 
 #[tokio::test]
-async fn a_parameter_that_a_list_does_not_know_is_named() {
+async fn an_unknown_parameter_of_a_list_is_named() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -315,7 +310,7 @@ async fn a_parameter_that_a_list_does_not_know_is_named() {
         "/enforcement/reservations".to_owned(),
     ] {
         let answer = tenant.founder().get(&format!("{path}?limitt=5")).await;
-        check(&answer, "UNKNOWN_FIELD", "limitt");
+        answer.refused(422, "UNKNOWN_FIELD").on("limitt");
     }
     for (query, field) in [
         ("limit=0", "limit"),
@@ -330,6 +325,6 @@ async fn a_parameter_that_a_list_does_not_know_is_named() {
         ("provider_type=unheard", "provider_type"),
     ] {
         let answer = tenant.founder().get(&format!("/integrations?{query}")).await;
-        check(&answer, "INVALID_FIELD", field);
+        answer.refused(422, "INVALID_FIELD").on(field);
     }
 }

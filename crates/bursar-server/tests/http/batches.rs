@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{TestApp, record, with};
 
 #[tokio::test]
-async fn every_record_of_a_batch_stands_alone() {
+async fn each_record_of_a_batch_succeeds_or_fails_alone() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -23,7 +23,7 @@ async fn every_record_of_a_batch_stands_alone() {
     ] });
     let answer = tenant.founder().post("/telemetry/llm-usage/batch").json(&batch).await;
     let words = ".data.results[6].error.message";
-    insta::assert_json_snapshot!(answer.is(200).shown(), { words => "[words]" }, @r#"
+    insta::assert_json_snapshot!(answer.is(200).redacted(), { words => "[words]" }, @r#"
     {
       "data": {
         "accepted": 2,
@@ -149,7 +149,7 @@ async fn a_batch_of_bad_records_only_is_answered_record_by_record() {
 }
 
 #[tokio::test]
-async fn only_a_malformed_envelope_costs_the_whole_batch() {
+async fn only_a_malformed_envelope_refuses_the_whole_batch() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;

@@ -1,4 +1,4 @@
-//! Bodies that are no JSON, too large, nested too deeply or packed.
+//! Bodies that are not JSON, too large, nested too deeply or compressed.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 
-use crate::support::{Answer, Persona, Tenant, TestApp, record};
+use crate::support::{ApiResponse, Client, Tenant, TestApp, record};
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -26,12 +26,12 @@ async fn calls(tenant: &Tenant) -> i64 {
     summary.is(200).at("/data/total_calls").as_i64().unwrap()
 }
 
-async fn send(founder: &Persona, path: &str, body: impl Into<Vec<u8>>) -> Answer {
+async fn send(founder: &Client, path: &str, body: impl Into<Vec<u8>>) -> ApiResponse {
     founder.post(path).body(body).await
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_refused_with_its_place_and_not_stored() {
+async fn invalid_json_is_refused_and_not_stored() {
     let (_app, tenant, _) = arranged().await;
     for path in [
         "/integrations",
@@ -63,7 +63,7 @@ async fn what_is_not_json_is_refused_with_its_place_and_not_stored() {
 }
 
 #[tokio::test]
-async fn what_is_not_utf_8_is_refused_and_not_stored() {
+async fn invalid_utf_8_is_refused_and_not_stored() {
     let (_app, tenant, id) = arranged().await;
     let mut single = record(&id, "c").to_string().into_bytes();
     let at = single.windows(6).position(|part| part == b"gpt-4o").unwrap();
@@ -82,7 +82,7 @@ async fn what_is_not_utf_8_is_refused_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_another_kind_of_json_is_refused() {
+async fn a_body_that_is_not_an_object_is_refused() {
     let (_app, tenant, _) = arranged().await;
     for path in ["/integrations", "/telemetry/llm-usage", "/enforcement/check"] {
         for body in ["null", "1", "\"text\"", "true"] {
@@ -93,13 +93,13 @@ async fn a_body_that_is_another_kind_of_json_is_refused() {
     }
 }
 
-/// JSON that is nested this deeply.
+/// JSON of this depth.
 fn nested(depth: usize) -> String {
     format!("{}1{}", "[".repeat(depth), "]".repeat(depth))
 }
 
 #[tokio::test]
-async fn what_is_nested_too_deeply_does_no_harm() {
+async fn deeply_nested_json_is_refused() {
     let (_app, tenant, id) = arranged().await;
     let founder = tenant.founder();
     let deep = nested(100_000);
@@ -111,7 +111,7 @@ async fn what_is_nested_too_deeply_does_no_harm() {
     assert!(answer.text("/error/message").contains("nested too deeply"));
     let base = record(&id, "c").to_string();
     let open = base.trim_end_matches('}');
-    // What is unknown is passed over, but not at any depth.
+    // Unknown fields are ignored, but not at any depth.
     let unknown = format!("{open},\"unknown\":{deep}}}");
     for name in ["metadata", "unknown"] {
         let body = |depth| format!("{open},\"{name}\":{{\"a\":{}}}}}", nested(depth));
@@ -119,7 +119,7 @@ async fn what_is_nested_too_deeply_does_no_harm() {
         answer.refused(400, "INVALID_JSON");
         assert!(answer.text("/error/message").contains("nested too deeply, in more than 64"));
     }
-    // In a batch such a record costs no other.
+    // In a batch it affects no other record.
     let batch = format!("{{\"records\":[{unknown},{base}],\"unknown\":{deep}}}");
     let answer = send(&founder, "/telemetry/llm-usage/batch", batch).await;
     assert_eq!(answer.is(200).text("/data/results/0/error/code"), "INVALID_JSON");
@@ -130,7 +130,7 @@ async fn what_is_nested_too_deeply_does_no_harm() {
 }
 
 #[tokio::test]
-async fn a_body_over_its_bound_is_refused_and_not_stored() {
+async fn a_body_over_its_size_limit_is_refused_and_not_stored() {
     let (_app, tenant, id) = arranged().await;
     let founder = tenant.founder();
     for (path, bound) in [
@@ -162,14 +162,14 @@ async fn a_body_over_its_bound_is_refused_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_packed_body_is_unpacked() {
+async fn a_gzip_body_is_decompressed() {
     let (_app, tenant, id) = arranged().await;
     for (encoding, call_id) in [("gzip", "a"), ("x-gzip", "b")] {
         let packed = gzip(record(&id, call_id).to_string().as_bytes());
         let request = tenant.founder().post("/telemetry/llm-usage").body(packed);
         request.header("content-encoding", encoding).await.is(201);
     }
-    // A file of several members is one text.
+    // A gzip file of several members is one body.
     let batch = json!({ "records": [record(&id, "c")] }).to_string();
     let (head, tail) = batch.split_at(20);
     let packed = [gzip(head.as_bytes()), gzip(tail.as_bytes())].concat();
@@ -181,7 +181,7 @@ async fn a_packed_body_is_unpacked() {
 }
 
 #[tokio::test]
-async fn a_packed_body_that_is_broken_is_refused_and_not_stored() {
+async fn a_corrupt_gzip_body_is_refused_and_not_stored() {
     let (_app, tenant, id) = arranged().await;
     let whole = gzip(record(&id, "c").to_string().as_bytes());
     let mut damaged = whole.clone();
@@ -202,9 +202,9 @@ async fn a_packed_body_that_is_broken_is_refused_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_bomb_is_not_unpacked_beyond_the_bound() {
+async fn a_gzip_bomb_is_refused_at_the_size_limit() {
     let (_app, tenant, _) = arranged().await;
-    // Four times the largest bound, in some thirty kilobytes.
+    // Four times the largest limit, in about 30 kB.
     let bomb = gzip(&vec![b' '; 32 * 1024 * 1024]);
     for path in ["/telemetry/llm-usage", "/telemetry/llm-usage/batch", "/integrations"] {
         let request = tenant.founder().post(path).body(bomb.clone());
@@ -214,7 +214,7 @@ async fn a_bomb_is_not_unpacked_beyond_the_bound() {
 }
 
 #[tokio::test]
-async fn another_kind_of_body_is_refused() {
+async fn an_unsupported_content_type_or_encoding_is_refused() {
     let (_app, tenant, id) = arranged().await;
     let body = record(&id, "c").to_string();
     for (name, value) in [

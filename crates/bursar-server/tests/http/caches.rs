@@ -1,4 +1,4 @@
-//! What a node keeps in memory, as the operator sees it.
+//! The caches of a node, as the operator sees and clears them.
 
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::support::{Tenant, TestApp, record};
 
 const GUIDE: &str = include_str!("../../../../docs/operating.md");
 
-/// The cache of this name.
+/// The cache with this name.
 async fn cache(app: &TestApp, name: &str) -> Value {
     let listed = app.founder().root("/fdr/caches").await;
     let caches = listed.is(200).data().as_array().unwrap().clone();
@@ -15,7 +15,7 @@ async fn cache(app: &TestApp, name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_cache_tells_its_bounds_and_who_has_most() {
+async fn every_cache_shows_its_limits_and_its_fullest_tenants() {
     let app = TestApp::new();
     let (loud, quiet) = (app.tenant("loud").await, app.tenant("quiet").await);
     for _ in 0..3 {
@@ -52,7 +52,7 @@ async fn every_cache_tells_its_bounds_and_who_has_most() {
 }
 
 #[tokio::test]
-async fn a_cache_is_cleared_of_one_tenant_or_of_all() {
+async fn a_cache_can_be_cleared_for_one_tenant_or_for_all() {
     let app = TestApp::new();
     let (one, other) = (app.tenant("one").await, app.tenant("other").await);
     one.key(&["*"]).await.get("/keys").await.is(200);
@@ -68,7 +68,7 @@ async fn a_cache_is_cleared_of_one_tenant_or_of_all() {
     clear("/fdr/caches/key-uses?tenant=x").await.refused(422, "UNKNOWN_FIELD");
 }
 
-/// Leaves something of a tenant in each cache of protection, and stores a record.
+/// Puts an entry of a tenant into each cache of protection, and stores a record.
 async fn fill(tenant: &Tenant) {
     let id = tenant.integration("i", json!({})).await;
     let founder = tenant.founder();
@@ -83,7 +83,7 @@ async fn fill(tenant: &Tenant) {
 }
 
 #[tokio::test]
-async fn what_protection_keeps_and_stored_bytes_are_shown_and_cleared() {
+async fn caches_of_protection_and_stored_bytes_are_shown_and_cleared() {
     let app = TestApp::with_settings(&[
         ("BURSAR_PROTECTION_COST_CENTS_DAY", "1000"),
         ("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "3"),
@@ -116,10 +116,10 @@ async fn what_protection_keeps_and_stored_bytes_are_shown_and_cleared() {
 }
 
 #[tokio::test]
-async fn failed_logins_are_of_addresses_and_cleared_as_a_whole() {
+async fn failed_logins_are_cleared_only_as_a_whole() {
     let app = TestApp::new();
     let tenant = app.tenant("t").await;
-    app.nobody().with("authorization", "Bearer wrong").get("/keys").await.is(401);
+    app.anonymous().with("authorization", "Bearer wrong").get("/keys").await.is(401);
     let clear = async |path: &str| app.founder().root(path).method(Method::DELETE).await;
     let cleared = clear(&format!("/fdr/caches/failed-logins?tenant_id={}", tenant.id)).await;
     assert_eq!(cleared.is(200).at("/data/cleared"), 0);
@@ -129,7 +129,7 @@ async fn failed_logins_are_of_addresses_and_cleared_as_a_whole() {
 }
 
 #[tokio::test]
-async fn what_is_cleared_is_read_anew_and_no_record_is_lost() {
+async fn cleared_caches_are_reloaded_and_no_record_is_lost() {
     let app = TestApp::new();
     let tenant = app.tenant("t").await;
     let id = tenant.integration("i", json!({ "budget_limit_cents": 2 })).await;

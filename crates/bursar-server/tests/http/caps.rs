@@ -1,11 +1,11 @@
-//! What a tenant may leave behind, and what it is told when that is all there.
+//! Limits on what a tenant may store, and the errors at these limits.
 
 use serde_json::json;
 
 use crate::support::{METRICS_TOKEN, TestApp, record, reservation, with};
 
 #[tokio::test]
-async fn a_reservation_beyond_the_bounds_is_an_error_that_names_the_bound() {
+async fn a_reservation_beyond_a_limit_is_refused_with_the_limit() {
     let app = TestApp::with_settings(&[
         ("BURSAR_LIMITS_RESERVATIONS_PER_INTEGRATION", "2"),
         ("BURSAR_LIMITS_RESERVATIONS_PER_TENANT", "3"),
@@ -55,7 +55,7 @@ async fn a_record_beyond_the_bytes_of_a_day_is_refused_until_midnight() {
     app.clock.set((2026, 3, 15), 0);
     write(&large("b")).await.is(201);
 
-    let metrics = app.nobody().with("authorization", &format!("Bearer {METRICS_TOKEN}"));
+    let metrics = app.anonymous().with("authorization", &format!("Bearer {METRICS_TOKEN}"));
     let metrics = metrics.root("/metrics").await;
     let line = format!("bursar_stored_bytes_total{{tenant_id=\"{}\"}} ", tenant.id);
     assert!(metrics.body.contains(&line), "{line}");

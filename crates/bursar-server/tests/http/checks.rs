@@ -1,8 +1,8 @@
-//! Decisions that change nothing, and how an integration stands.
+//! Checks, which decide without changing anything, and the status of an integration.
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestApp, record, reservation, with};
+use crate::support::{TestApp, record, reservation, with};
 
 #[tokio::test]
 async fn a_call_within_all_limits_is_allowed() {
@@ -13,7 +13,7 @@ async fn a_call_within_all_limits_is_allowed() {
     let question =
         json!({ "integration_id": id, "estimated_cost_cents": 0.5, "estimated_tokens": 10 });
     let decision = key.post("/enforcement/check").json(&question).await;
-    insta::assert_json_snapshot!(decision.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(decision.is(200).redacted(), @r#"
     {
       "data": {
         "degraded": false,
@@ -41,7 +41,7 @@ async fn a_call_within_all_limits_is_allowed() {
       "success": true
     }
     "#);
-    // Asking changes nothing.
+    // A check changes nothing.
     let again = key.post("/enforcement/check").json(&question).await;
     assert_eq!(again.data(), decision.data());
 }
@@ -54,7 +54,7 @@ async fn a_call_over_the_budget_is_blocked() {
     tenant.founder().post("/telemetry/llm-usage").json(&record(&id, "c")).await.is(201);
     let question = json!({ "integration_id": id, "estimated_cost_cents": 0.7500001 });
     let decision = tenant.founder().post("/enforcement/check").json(&question).await;
-    insta::assert_json_snapshot!(decision.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(decision.is(200).redacted(), @r#"
     {
       "data": {
         "degraded": false,
@@ -140,7 +140,7 @@ async fn all_warnings_are_listed() {
 }
 
 #[tokio::test]
-async fn a_call_too_soon_is_throttled_and_told_when_to_come_again() {
+async fn a_call_over_the_rate_is_throttled_with_retry_after() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({ "rate_limit_rpm": 2 })).await;
@@ -151,7 +151,7 @@ async fn a_call_too_soon_is_throttled_and_told_when_to_come_again() {
         app.clock.advance(20);
     }
     let decision = tenant.founder().post("/enforcement/check").json(&question).await;
-    insta::assert_json_snapshot!(decision.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(decision.is(200).redacted(), @r#"
     {
       "data": {
         "degraded": false,
@@ -218,7 +218,7 @@ async fn a_call_counts_once_in_the_rate_and_a_blocked_or_old_one_never() {
 }
 
 #[tokio::test]
-async fn the_headers_tell_every_limit_and_no_limit_tells_none() {
+async fn rate_limit_headers_list_every_limit() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let limits =
@@ -245,7 +245,7 @@ async fn the_headers_tell_every_limit_and_no_limit_tells_none() {
 }
 
 #[tokio::test]
-async fn a_batch_of_questions_is_answered_in_order() {
+async fn a_batch_of_checks_is_answered_in_order() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({ "budget_limit_cents": 100 })).await;
@@ -256,7 +256,7 @@ async fn a_batch_of_questions_is_answered_in_order() {
         { "integration_id": id, "estimated_cost_cents": 1 },
     ] });
     let answer = tenant.founder().post("/enforcement/batch").json(&batch).await;
-    insta::assert_json_snapshot!(answer.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(answer.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -342,7 +342,7 @@ async fn the_status_shows_what_is_used_held_and_left() {
     let reserve = reservation(&id, "held");
     tenant.founder().post("/enforcement/reservations").json(&reserve).await.is(201);
     let status = tenant.founder().get(&format!("/enforcement/status?integration_id={id}")).await;
-    insta::assert_json_snapshot!(status.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(status.is(200).redacted(), @r#"
     {
       "data": {
         "budget": {
@@ -386,7 +386,7 @@ async fn the_status_shows_what_is_used_held_and_left() {
 }
 
 #[tokio::test]
-async fn without_limits_nothing_is_said_to_remain() {
+async fn without_limits_the_status_shows_no_remainder() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -399,38 +399,38 @@ async fn without_limits_nothing_is_said_to_remain() {
     assert!(status.at("/data/tokens/remaining").is_null());
 }
 
-#[track_caller]
-fn check(refused: &Answer, code: &str, field: &str) {
-    refused.refused(422, code).on(field);
-}
-
 #[tokio::test]
-async fn a_question_that_makes_no_sense_is_refused() {
+async fn an_invalid_check_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     let post = async |body: Value| tenant.founder().post("/enforcement/check").json(&body).await;
-    let ask = |changes: Value| post(with(json!({ "integration_id": id }), changes));
-    check(&post(json!({})).await, "INVALID_FIELD", "integration_id");
-    check(&post(json!({ "integration_id": "x" })).await, "INVALID_FIELD", "integration_id");
-    check(&post(json!({ "integration_id": 1 })).await, "INVALID_FIELD", "integration_id");
+    let check = |changes: Value| post(with(json!({ "integration_id": id }), changes));
+    post(json!({})).await.refused(422, "INVALID_FIELD").on("integration_id");
+    post(json!({ "integration_id": "x" })).await.refused(422, "INVALID_FIELD").on("integration_id");
+    post(json!({ "integration_id": 1 })).await.refused(422, "INVALID_FIELD").on("integration_id");
     for wrong in [json!(-1), json!("one"), json!("-1"), json!(100_000_000.5), json!([1])] {
-        let answer = ask(json!({ "estimated_cost_cents": wrong })).await;
-        check(&answer, "INVALID_FIELD", "estimated_cost_cents");
+        let answer = check(json!({ "estimated_cost_cents": wrong })).await;
+        answer.refused(422, "INVALID_FIELD").on("estimated_cost_cents");
     }
     for wrong in [json!(-1), json!("one"), json!(0.5), json!(1_000_000_001), json!(u64::MAX)] {
-        let answer = ask(json!({ "estimated_tokens": wrong })).await;
-        check(&answer, "INVALID_FIELD", "estimated_tokens");
+        let answer = check(json!({ "estimated_tokens": wrong })).await;
+        answer.refused(422, "INVALID_FIELD").on("estimated_tokens");
     }
-    check(&ask(json!({ "estimated_cost": 1 })).await, "UNKNOWN_FIELD", "estimated_cost");
+    check(json!({ "estimated_cost": 1 })).await.refused(422, "UNKNOWN_FIELD").on("estimated_cost");
     let batch = async |body: Value| tenant.founder().post("/enforcement/batch").json(&body).await;
-    check(&batch(json!({ "requests": [] })).await, "INVALID_FIELD", "requests");
+    batch(json!({ "requests": [] })).await.refused(422, "INVALID_FIELD").on("requests");
     let many = vec![json!({ "integration_id": id }); 101];
-    check(&batch(json!({ "requests": many })).await, "INVALID_FIELD", "requests");
-    check(&batch(json!({})).await, "INVALID_FIELD", "requests");
+    batch(json!({ "requests": many })).await.refused(422, "INVALID_FIELD").on("requests");
+    batch(json!({})).await.refused(422, "INVALID_FIELD").on("requests");
     let unknown = json!({ "requests": [{ "integration_id": id, "tokens": 1 }] });
-    check(&batch(unknown).await, "UNKNOWN_FIELD", "requests[0].tokens");
-    check(&tenant.founder().get("/enforcement/status").await, "INVALID_FIELD", "integration_id");
+    batch(unknown).await.refused(422, "UNKNOWN_FIELD").on("requests[0].tokens");
+    tenant
+        .founder()
+        .get("/enforcement/status")
+        .await
+        .refused(422, "INVALID_FIELD")
+        .on("integration_id");
     let unknown = tenant.founder().get(&format!("/enforcement/status?integration_id={id}&x=1"));
-    check(&unknown.await, "UNKNOWN_FIELD", "x");
+    unknown.await.refused(422, "UNKNOWN_FIELD").on("x");
 }

@@ -1,25 +1,25 @@
-//! A clock that jumps, over HTTP: what is refused, what goes on, and the operator's way back.
+//! A clock that jumps: what is refused, what still works, and how the operator confirms the time.
 
 use serde_json::json;
 
-use crate::support::{Answer, METRICS_TOKEN, TestApp, record, reservation};
+use crate::support::{ApiResponse, METRICS_TOKEN, TestApp, record, reservation};
 
 const HOUR: i64 = 3_600;
 const FOUR_DAYS: i64 = 4 * 86_400;
 
 /// The value of a metric without labels.
 async fn metric(app: &TestApp, name: &str) -> i64 {
-    let scraper = app.nobody().with("authorization", &format!("Bearer {METRICS_TOKEN}"));
+    let scraper = app.anonymous().with("authorization", &format!("Bearer {METRICS_TOKEN}"));
     let text = scraper.root("/metrics").await.body;
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
     line.unwrap().parse().unwrap()
 }
 
-async fn clock(app: &TestApp) -> Answer {
+async fn clock(app: &TestApp) -> ApiResponse {
     app.founder().root("/fdr/clock").await
 }
 
-async fn confirm(app: &TestApp) -> Answer {
+async fn confirm(app: &TestApp) -> ApiResponse {
     app.founder().root("/fdr/clock/confirm").method(axum::http::Method::POST).await
 }
 
@@ -69,7 +69,7 @@ async fn a_jump_refuses_writes_and_decisions_and_nothing_else() {
     let limits = key.get(&format!("/integrations/{id}/limits")).await;
     assert_eq!(limits.text("/data/period_start"), "2026-11-01T00:00:00Z");
     for path in ["/health/live", "/health/ready"] {
-        app.nobody().root(path).await.is(200);
+        app.anonymous().root(path).await.is(200);
     }
     assert_eq!(metric(&app, "bursar_clock_refuses").await, 1);
     assert_eq!(metric(&app, "bursar_clock_ahead_seconds").await, FOUR_DAYS);
@@ -94,7 +94,7 @@ async fn a_jump_refuses_writes_and_decisions_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_operator_ends_the_wait_and_takes_a_wrong_time_back() {
+async fn the_operator_confirms_a_jump_and_its_reversal() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -112,7 +112,7 @@ async fn the_operator_ends_the_wait_and_takes_a_wrong_time_back() {
     assert_eq!(behind.text("/data/state"), "behind");
     assert_eq!(behind.at("/data/ahead_seconds"), -HOUR);
     assert_eq!(metric(&app, "bursar_clock_ahead_seconds").await, -HOUR);
-    // Nothing is refused, and the time goes on.
+    // Nothing is refused, and time continues.
     founder.post("/telemetry/llm-usage").json(&record(&id, "behind")).await.is(201);
     let confirmed = confirm(&app).await;
     assert_eq!(confirmed.is(200).at("/data/was_ahead_seconds"), -HOUR);
@@ -129,13 +129,13 @@ async fn the_operator_ends_the_wait_and_takes_a_wrong_time_back() {
 }
 
 #[tokio::test]
-async fn keys_are_good_for_as_long_as_they_are_through_any_jump() {
+async fn keys_expire_on_time_despite_clock_jumps() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let create = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T09:36:53Z" });
     let made = tenant.founder().post("/keys").json(&create).await;
     let bearer = format!("Bearer {}", made.is(201).text("/data/secret"));
-    let key = app.nobody().with("authorization", &bearer);
+    let key = app.anonymous().with("authorization", &bearer);
     for jump in [HOUR, FOUR_DAYS, -HOUR] {
         key.get("/integrations").await.is(200);
         app.clock.jump(jump);
@@ -144,11 +144,11 @@ async fn keys_are_good_for_as_long_as_they_are_through_any_jump() {
     }
     app.clock.advance(601);
     key.get("/integrations").await.is(401);
-    // Behind the clock the time goes on too.
+    // Time also advances while it is behind the clock.
     let create = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T09:46:54Z" });
     let made = tenant.founder().post("/keys").json(&create).await;
     let bearer = format!("Bearer {}", made.is(201).text("/data/secret"));
-    let key = app.nobody().with("authorization", &bearer);
+    let key = app.anonymous().with("authorization", &bearer);
     app.clock.jump(-HOUR);
     key.get("/integrations").await.is(200);
     app.clock.advance(700);
@@ -156,7 +156,7 @@ async fn keys_are_good_for_as_long_as_they_are_through_any_jump() {
 }
 
 #[tokio::test]
-async fn many_requests_around_a_jump_meet_no_threshold_that_time_would_lift() {
+async fn a_clock_jump_does_not_extend_protection_windows() {
     let app = TestApp::with_settings(&[("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "20")]);
     let tenant = app.tenant("a").await;
     tenant.founder().post("/onboarding/finalize").await;

@@ -1,8 +1,8 @@
-//! What operators and their deployments rely on of the settings.
+//! Names and defaults of settings, which deployments rely on.
 
 use bursar_server::config::settings::settings;
 
-/// Keys, variables and defaults that stay. A new setting need not be here.
+/// Keys, variables and defaults that must not change. A new setting need not be listed.
 const KNOWN: &[(&str, &str, &str)] = &[
     ("listen", "BURSAR_LISTEN", "127.0.0.1:8080"),
     ("operator_listen", "BURSAR_OPERATOR_LISTEN", ""),
@@ -50,7 +50,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn no_setting_loses_its_key_its_variable_or_its_default() {
+fn known_settings_keep_their_key_variable_and_default() {
     let settings = settings();
     for (key, env, default) in KNOWN {
         let found = settings.iter().find(|setting| setting.key == *key);
@@ -60,7 +60,7 @@ fn no_setting_loses_its_key_its_variable_or_its_default() {
 }
 
 #[test]
-fn no_two_settings_have_one_key_or_one_variable() {
+fn settings_have_different_variables() {
     let mut names: Vec<String> = settings().iter().map(|setting| setting.env()).collect();
     names.sort();
     let count = names.len();

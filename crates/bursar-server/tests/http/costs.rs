@@ -1,4 +1,4 @@
-//! Money: exact inside, rounded once on its way out, and never a silent zero.
+//! Money: exact internally, rounded once in responses, and never zero because it is unknown.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn a_decimal_of_cents_is_kept_exactly() {
         ("100000000", "1000000", 100_000_000),
     ];
     for (at, (cents, _, _)) in costs.iter().enumerate() {
-        // A text that goes through a float would not be the one that is meant.
+        // A float cannot represent these numbers exactly.
         let sent = record(&id, &at.to_string()).to_string();
         let sent = sent.replace("\"cost_cents\":1.25", &format!("\"cost_cents\":{cents}"));
         tenant.founder().post("/telemetry/llm-usage").body(sent).await.is(201);
@@ -66,7 +66,7 @@ async fn a_sum_is_rounded_once_at_the_end() {
 }
 
 #[tokio::test]
-async fn parts_below_a_cent_add_up_over_integrations() {
+async fn fractions_of_a_cent_add_up_over_integrations() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     for name in ["a", "b", "c"] {
@@ -92,14 +92,14 @@ async fn a_budget_is_exact_to_the_nano_dollar() {
         let decision = tenant.founder().post("/enforcement/check").json(&check).await;
         assert_eq!(decision.is(200).text("/data/result"), result);
     }
-    // It is shown as used up before it is; the exact figure stands beside it.
+    // The rounded figure shows the budget as used up too early; the exact figure is beside it.
     let limits = tenant.founder().get(&format!("/integrations/{id}/limits")).await;
     assert_eq!(limits.at("/data/budget_used_cents"), 1);
     assert_eq!(limits.text("/data/budget_used_usd"), "0.009999998");
 }
 
 #[tokio::test]
-async fn an_unknown_cost_says_so() {
+async fn a_record_without_a_cost_is_unpriced() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -131,7 +131,7 @@ async fn a_reservation_settled_without_a_cost_counts_what_it_held() {
 }
 
 #[tokio::test]
-async fn a_hold_of_nothing_is_no_price() {
+async fn a_hold_without_a_cost_estimate_leaves_the_cost_unknown() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -143,7 +143,7 @@ async fn a_hold_of_nothing_is_no_price() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_not_trusted_never_sets_its_cost() {
+async fn a_reported_cost_does_not_count_on_a_computed_basis() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({ "cost_basis": "computed" })).await;
@@ -155,7 +155,7 @@ async fn a_client_that_is_not_trusted_never_sets_its_cost() {
     let history = tenant.founder().get("/telemetry/usage-history").await;
     assert_eq!(history.column("/cost_source"), ["unknown", "held"]);
     assert_eq!(history.column("/cost_usd"), ["0", "0.1"]);
-    // The client's figure is kept beside the one that counts.
+    // The reported cost is stored beside the one that counts.
     assert_eq!(history.column("/reported_cost_usd"), ["0.0002", "0.0001"]);
     let limits = tenant.founder().get(&format!("/integrations/{id}/limits")).await;
     assert_eq!(limits.at("/data/budget_used_cents"), 10);

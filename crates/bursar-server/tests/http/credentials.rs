@@ -1,10 +1,10 @@
-//! What proves who calls, and what does not.
+//! Credentials: which ones are accepted, and that none is ever shown.
 
 use bursar_core::{KeyId, TenantId};
 use bursar_server::auth::secret::{KeyPrefix, random_digits};
 use serde_json::json;
 
-use crate::support::{Persona, Tenant, TestApp, record};
+use crate::support::{ApiResponse, Client, Tenant, TestApp, record};
 
 async fn arranged() -> (TestApp, Tenant, String) {
     let app = TestApp::new();
@@ -13,7 +13,7 @@ async fn arranged() -> (TestApp, Tenant, String) {
     (app, tenant, id)
 }
 
-/// The same text with one of its characters changed.
+/// The text with one character changed.
 fn changed(text: &str, at: usize) -> String {
     let mut bytes = text.as_bytes().to_vec();
     bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
@@ -21,13 +21,13 @@ fn changed(text: &str, at: usize) -> String {
 }
 
 #[track_caller]
-fn check(answer: &crate::support::Answer, status: u16, code: &str, secret: &str) {
+fn check(answer: &ApiResponse, status: u16, code: &str, secret: &str) {
     assert!(secret.len() < 16 || !answer.refused(status, code).body.contains(secret));
     answer.refused(status, code);
 }
 
 #[tokio::test]
-async fn an_api_key_comes_as_bearer_or_in_its_own_header() {
+async fn an_api_key_is_accepted_as_bearer_and_in_its_header() {
     let (app, tenant, _) = arranged().await;
     let made = tenant.new_key(&["integrations:read"]).await;
     let secret = made.text("/data/secret");
@@ -37,22 +37,22 @@ async fn an_api_key_comes_as_bearer_or_in_its_own_header() {
         ("authorization", format!("BEARER  {secret} ")),
         ("x-aos-key", secret.to_owned()),
     ] {
-        app.nobody().with(name, &value).get("/integrations").await.is(200);
+        app.anonymous().with(name, &value).get("/integrations").await.is(200);
     }
 }
 
 #[tokio::test]
-async fn a_changed_key_is_no_key() {
+async fn an_altered_key_is_refused() {
     let (app, tenant, id) = arranged().await;
     let made = tenant.new_key(&["*"]).await;
     let api_key = made.text("/data/secret").to_owned();
     let integration_key = tenant.integration_key(&id).await;
     let integration_key = integration_key.header("x-cus-integration-key");
-    // The good ones are remembered, under their whole texts.
-    tenant.holder_of(&api_key).get("/integrations").await.is(200);
-    let by_integration = app.nobody().with("x-cus-integration-key", integration_key);
+    // The valid keys are now cached by their whole texts.
+    tenant.with_key(&api_key).get("/integrations").await.is(200);
+    let by_integration = app.anonymous().with("x-cus-integration-key", integration_key);
     by_integration.get(&format!("/integrations/{id}/limits")).await.is(200);
-    // Another secret under a checksum that is right.
+    // Another secret with a correct checksum.
     let tenant_id = TenantId::parse(&tenant.id).unwrap();
     let key_id = KeyId::parse(made.text("/data/id")).unwrap();
     let prefix = KeyPrefix { tenant_id, integration_id: None, key_id };
@@ -82,8 +82,8 @@ async fn a_changed_key_is_no_key() {
             .map(|at| ("x-cus-integration-key", changed(integration_key, at))),
     );
     for (name, value) in wrong {
-        let persona = app.nobody().with(name, &value);
-        let sent = persona.post("/telemetry/llm-usage").json(&record(&id, "c")).await;
+        let client = app.anonymous().with(name, &value);
+        let sent = client.post("/telemetry/llm-usage").json(&record(&id, "c")).await;
         check(&sent, 401, "UNAUTHENTICATED", &value);
     }
     let summary = tenant.founder().get("/telemetry/usage-summary").await;
@@ -100,20 +100,20 @@ async fn two_different_credentials_are_refused_and_the_same_twice_is_one() {
     let integration_key = integration_key.header("x-cus-integration-key");
     let operator = app.founder();
     let limits = format!("/integrations/{id}/limits");
-    let ambiguous: [Persona; 4] = [
+    let ambiguous: [Client; 4] = [
         first.clone().with("x-aos-key", &second),
         first.clone().with("x-cus-integration-key", integration_key),
-        tenant.holder_of(&second).with("x-cus-integration-key", integration_key),
+        tenant.with_key(&second).with("x-cus-integration-key", integration_key),
         operator.with("x-aos-key", &second).with("x-tenant-id", &tenant.id),
     ];
-    for persona in ambiguous {
-        check(&persona.get(&limits).await, 400, "AMBIGUOUS_CREDENTIALS", &second);
+    for client in ambiguous {
+        check(&client.get(&limits).await, 400, "AMBIGUOUS_CREDENTIALS", &second);
     }
-    tenant.holder_of(&second).with("x-aos-key", &second).get(&limits).await.is(200);
+    tenant.with_key(&second).with("x-aos-key", &second).get(&limits).await.is(200);
 }
 
 #[tokio::test]
-async fn a_key_that_ended_is_no_key_on_any_route_it_was_good_for() {
+async fn an_ended_key_is_refused_on_the_routes_that_it_opened() {
     let (app, tenant, id) = arranged().await;
     let revoked = tenant.new_key(&["*"]).await;
     let expiring = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T09:26:54Z" });
@@ -123,29 +123,29 @@ async fn a_key_that_ended_is_no_key_on_any_route_it_was_good_for() {
     tenant.founder().delete(&format!("/integrations/{id}")).await.is(200);
     app.clock.advance(1);
     let ended = [
-        tenant.holder_of(revoked.text("/data/secret")),
-        tenant.holder_of(expiring.is(201).text("/data/secret")),
+        tenant.with_key(revoked.text("/data/secret")),
+        tenant.with_key(expiring.is(201).text("/data/secret")),
         of_integration,
     ];
-    for persona in ended {
-        let sent = persona.post("/telemetry/llm-usage").json(&record(&id, "c")).await;
+    for client in ended {
+        let sent = client.post("/telemetry/llm-usage").json(&record(&id, "c")).await;
         sent.refused(401, "UNAUTHENTICATED");
-        let check = persona.post("/enforcement/check").json(&json!({ "integration_id": id })).await;
+        let check = client.post("/enforcement/check").json(&json!({ "integration_id": id })).await;
         check.refused(401, "UNAUTHENTICATED");
-        persona.get("/enforcement/reservations").await.refused(401, "UNAUTHENTICATED");
+        client.get("/enforcement/reservations").await.refused(401, "UNAUTHENTICATED");
     }
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_by_the_creation_only() {
+async fn a_secret_is_shown_only_when_it_is_created() {
     let (app, tenant, id) = arranged().await;
     let founder = tenant.founder();
     let made = tenant.new_key(&["integrations:read"]).await;
     let key = made.text("/data/secret");
     let of_integration = founder.post(&format!("/integrations/{id}/keys")).await;
     let integration_key = of_integration.is(201).text("/data/secret");
-    let holder = tenant.holder_of(key);
-    let holder_of_integration = app.nobody().with("x-cus-integration-key", integration_key);
+    let holder = tenant.with_key(key);
+    let holder_of_integration = app.anonymous().with("x-cus-integration-key", integration_key);
     let mut answers = vec![
         founder.get("/keys").await,
         founder.get("/integrations").await,
@@ -164,7 +164,7 @@ async fn a_secret_is_shown_by_the_creation_only() {
     answers.push(holder.get("/integrations").await);
     for answer in answers {
         for secret in [key, integration_key] {
-            // The random part alone must not be there either.
+            // The random part alone must not appear either.
             let (_, digits) = secret.rsplit_once('_').unwrap();
             assert!(!answer.body.contains(digits), "{}", answer.body);
         }
@@ -172,7 +172,7 @@ async fn a_secret_is_shown_by_the_creation_only() {
 }
 
 #[tokio::test]
-async fn a_credential_reference_and_a_configuration_never_come_out() {
+async fn a_credential_reference_and_a_configuration_are_never_shown() {
     let (_app, tenant, _) = arranged().await;
     let founder = tenant.founder();
     let create = json!({
@@ -198,7 +198,7 @@ async fn a_credential_reference_and_a_configuration_never_come_out() {
 }
 
 #[tokio::test]
-async fn every_credential_that_proves_nobody_is_counted_by_its_kind() {
+async fn every_failed_login_is_counted_by_its_kind() {
     let app = TestApp::new();
     let (tenant, other) = (app.tenant("a").await, app.tenant("b").await);
     let key = tenant.key(&["*"]).await;
@@ -210,23 +210,23 @@ async fn every_credential_that_proves_nobody_is_counted_by_its_kind() {
         ("integration_key", &[("x-cus-integration-key", "a:b:c")]),
         ("oidc_token", &[("authorization", "Bearer e30.e30.e30")]),
         ("malformed", &[("authorization", "Basic dTpw")]),
-        // The same one twice is one credential.
+        // The same credential twice is one.
         ("api_key", &[("authorization", "Bearer bur_no"), ("x-aos-key", "bur_no")]),
     ];
     for (_, headers) in wrong {
-        let mut someone = app.nobody();
+        let mut someone = app.anonymous();
         for (name, value) in headers {
             someone = someone.with(name, value);
         }
         someone.get("/integrations").await.refused(401, "UNAUTHENTICATED");
     }
-    // A scrape proves itself, too.
-    let scraper = app.nobody().with("authorization", "Bearer not-the-metrics-token");
+    // A scrape is authenticated too.
+    let scraper = app.anonymous().with("authorization", "Bearer not-the-metrics-token");
     scraper.root("/metrics").await.refused(401, "UNAUTHENTICATED");
     let foreign = key.clone().with("x-tenant-id", &other.id);
     foreign.get("/integrations").await.refused(403, "TENANT_MISMATCH");
-    // None at all is no attempt, and neither is what is refused for another reason.
-    app.nobody().get("/integrations").await.refused(401, "UNAUTHENTICATED");
+    // A request without a credential, or refused for another reason, is no failed login.
+    app.anonymous().get("/integrations").await.refused(401, "UNAUTHENTICATED");
     key.get("/tenants").await.refused(403, "FORBIDDEN");
     let metrics = app.founder().root("/metrics").await.body;
     for (kind, count) in [

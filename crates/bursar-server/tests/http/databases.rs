@@ -1,4 +1,4 @@
-//! The server over each of its databases.
+//! A server over each kind of database.
 
 use bursar_store::PostgresStore;
 use bursar_testing::postgres::cluster::Cluster;
@@ -6,13 +6,13 @@ use bursar_testing::postgres::database::Database;
 
 use crate::support::TestApp;
 
-/// A server, and the database that goes after it, with whoever is still connected.
+/// A server and its database, which is dropped after it.
 pub(crate) struct OnDatabase {
     pub(crate) app: TestApp,
     _postgres: Option<Database>,
 }
 
-/// A server over a file, and one over a PostgreSQL of its own.
+/// A server over SQLite and one over its own PostgreSQL.
 pub(crate) fn each() -> [OnDatabase; 2] {
     let postgres = Database::migrated(Cluster::shared(), |owner_url, app_role| {
         PostgresStore::migrate(owner_url, app_role).unwrap();

@@ -1,10 +1,10 @@
-//! Why was my call not admitted?
+//! The log of decisions: why calls were refused.
 
 use serde_json::{Value, json};
 
-use crate::support::{Persona, Tenant, TestApp, record, reservation, with};
+use crate::support::{Client, Tenant, TestApp, record, reservation, with};
 
-/// An integration with a budget of a dollar, of which 90 cents are used.
+/// An integration that has used 90 cents of a budget of a dollar.
 async fn nearly_spent(tenant: &Tenant) -> String {
     let id = tenant.integration("i", json!({ "budget_limit_cents": 100 })).await;
     let used = with(record(&id, "used"), json!({ "cost_cents": 90 }));
@@ -12,13 +12,13 @@ async fn nearly_spent(tenant: &Tenant) -> String {
     id
 }
 
-async fn reserve(persona: &Persona, id: &str, call_id: &str, cents: u32, status: u16) {
+async fn reserve(client: &Client, id: &str, call_id: &str, cents: u32, status: u16) {
     let wanted = with(reservation(id, call_id), json!({ "estimated_cost_cents": cents }));
-    persona.post("/enforcement/reservations").json(&wanted).await.is(status);
+    client.post("/enforcement/reservations").json(&wanted).await.is(status);
 }
 
 #[tokio::test]
-async fn a_refused_call_can_be_asked_about() {
+async fn a_refused_call_is_listed_with_its_reasons() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = nearly_spent(&tenant).await;
@@ -26,7 +26,7 @@ async fn a_refused_call_can_be_asked_about() {
     reserve(&key, &id, "too-much", 20, 200).await;
     app.tick().await;
     let answer = key.get("/enforcement/decisions?call_id=too-much").await;
-    insta::assert_json_snapshot!(answer.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(answer.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -70,7 +70,7 @@ async fn a_refused_call_can_be_asked_about() {
 }
 
 #[tokio::test]
-async fn what_was_allowed_or_replayed_is_not_kept() {
+async fn allowed_and_replayed_decisions_are_not_stored() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({ "budget_limit_cents": 100 })).await;
@@ -88,7 +88,7 @@ async fn what_was_allowed_or_replayed_is_not_kept() {
 }
 
 #[tokio::test]
-async fn equal_refusals_of_a_minute_share_a_row() {
+async fn equal_refusals_within_a_minute_share_a_row() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = nearly_spent(&tenant).await;
@@ -109,7 +109,7 @@ async fn equal_refusals_of_a_minute_share_a_row() {
 }
 
 #[tokio::test]
-async fn an_unknown_integration_is_told_too() {
+async fn refusals_for_an_unknown_integration_are_listed() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -167,7 +167,7 @@ async fn filters_and_pages_leave_nothing_out() {
 }
 
 #[tokio::test]
-async fn the_key_of_an_integration_sees_its_own() {
+async fn an_integration_key_sees_only_its_own_decisions() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let (id, other) = (nearly_spent(&tenant).await, tenant.integration("o", json!({})).await);
@@ -184,7 +184,7 @@ async fn the_key_of_an_integration_sees_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named() {
+async fn an_invalid_filter_of_decisions_is_refused_by_field() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     for (query, field) in [

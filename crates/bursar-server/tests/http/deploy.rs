@@ -1,4 +1,4 @@
-//! The dashboard, the alerts and the metrics fit each other, as the tools of Prometheus see it.
+//! The dashboard, the alerts and the metrics agree, and promtool accepts them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::{TestApp, record, reservation, with};
 
-/// A file in the folder `deploy`.
+/// The path of a file in the folder `deploy`.
 fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name)
 }
@@ -23,8 +23,8 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(deployed(name)).unwrap()
 }
 
-/// The tool that checks files for Prometheus; fetched once where that is possible, for a check is
-/// never left out in silence.
+/// The path of promtool, which is downloaded once if it is not installed. Without it the tests fail,
+/// so that no check is skipped silently.
 fn promtool() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
@@ -46,12 +46,12 @@ fn promtool() -> &'static Path {
     })
 }
 
-/// Fetches Debian's package and unpacks it into a folder, which installs nothing.
+/// Downloads Debian's package and unpacks it into a folder without installing it.
 fn fetch(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     let download =
         || runs(Command::new("apt-get").args(["download", "prometheus"]).current_dir(folder));
-    // The lists of packages may be missing; fetching them takes rights, which may be missing too.
+    // The package lists may be missing; updating them needs root and may fail.
     if !download() && runs(Command::new("apt-get").arg("update")) {
         download();
     }
@@ -70,7 +70,7 @@ fn runs(command: &mut Command) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Claims that promtool has nothing to say against it.
+/// Asserts that promtool accepts the input.
 #[track_caller]
 fn check(arguments: &[&str], input: &str) {
     let mut command = Command::new(promtool());
@@ -79,11 +79,11 @@ fn check(arguments: &[&str], input: &str) {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    let (told, failed) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{arguments:?}: {status}\n{told}\n{failed}");
+    let (output, failed) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{arguments:?}: {status}\n{output}\n{failed}");
 }
 
-/// The metrics of a server on which everything happened that is measured.
+/// The metrics of a server on which every measured event has happened.
 async fn scrape() -> String {
     let app = TestApp::new();
     let tenant = app.tenant("t").await;
@@ -108,13 +108,13 @@ async fn scrape() -> String {
 }
 
 #[test]
-fn the_alerts_speak_when_they_should_and_only_then() {
+fn the_alert_rules_pass_their_tests() {
     check(&["check", "rules", "alerts.yml"], "");
     check(&["test", "rules", "alerts_test.yml"], "");
 }
 
 #[test]
-fn every_alert_is_tested_and_in_the_documents() {
+fn every_alert_is_tested_and_documented() {
     let tests = text("prometheus/alerts_test.yml");
     let documents = text("../docs/operating.md");
     let alerts = text("prometheus/alerts.yml");
@@ -124,17 +124,17 @@ fn every_alert_is_tested_and_in_the_documents() {
     assert_eq!(documents.matches("| `Bursar").count(), names.len(), "alerts in the documents");
     for name in names {
         assert!(documents.contains(&format!("| `{name}` |")), "docs/operating.md lacks {name}");
-        let asked = format!("alertname: {name}\n");
-        let speaks = tests.split(&asked).skip(1).filter(|rest| {
+        let alert = format!("alertname: {name}\n");
+        let expected = tests.split(&alert).skip(1).filter(|rest| {
             let until_next = rest.split("alertname:").next().unwrap_or_default();
             until_next.contains("exp_labels")
         });
-        assert!(speaks.count() > 0, "{name} never speaks in alerts_test.yml");
+        assert!(expected.count() > 0, "no test in alerts_test.yml expects {name}");
     }
 }
 
 #[test]
-fn the_scrape_to_begin_with_is_valid() {
+fn the_example_scrape_configuration_is_valid() {
     check(&["check", "config", "--syntax-only", "prometheus.yml"], "");
 }
 
@@ -162,7 +162,7 @@ async fn the_metrics_are_those_of_the_table() {
     }
 }
 
-/// The names in a text that look like those of metrics.
+/// The words of a text that look like names of metrics.
 fn names(text: &str) -> BTreeSet<&str> {
     let is_part = |part: char| part.is_ascii_alphanumeric() || part == '_';
     text.split(|part: char| !is_part(part))
@@ -170,7 +170,7 @@ fn names(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Whether a name is that of a metric, or of what belongs to a histogram.
+/// Whether a name is that of a metric or of a series of a histogram.
 fn is_metric(name: &str) -> bool {
     METRICS.iter().any(|metric| match metric.kind {
         MetricKind::Counter | MetricKind::Gauge => metric.name == name,
@@ -206,7 +206,7 @@ fn check_names(source: &str, text: &str) {
 }
 
 #[test]
-fn alerts_and_dashboard_name_only_what_is_measured() {
+fn alerts_and_dashboard_name_only_existing_metrics() {
     check_names("alerts.yml", &text("prometheus/alerts.yml"));
     check_names("alerts_test.yml", &text("prometheus/alerts_test.yml"));
     check_names("bursar.json", &text("grafana/bursar.json"));
@@ -216,7 +216,7 @@ fn dashboard() -> Value {
     serde_json::from_str(&text("grafana/bursar.json")).unwrap()
 }
 
-/// Every expression of the dashboard, with values in the place of its variables.
+/// Every expression of the dashboard, with its variables replaced by values.
 fn expressions(dashboard: &Value) -> Vec<String> {
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
@@ -241,9 +241,9 @@ fn the_queries_of_the_dashboard_are_valid() {
         .map(|(at, expression)| json!({ "record": format!("query_{at}"), "expr": expression }))
         .collect();
     for expression in &expressions {
-        assert!(!expression.contains('$'), "a variable that nobody sets: {expression}");
+        assert!(!expression.contains('$'), "a variable without a value: {expression}");
     }
-    // What is JSON is YAML too.
+    // JSON is valid YAML.
     let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rules.yml");
@@ -252,7 +252,7 @@ fn the_queries_of_the_dashboard_are_valid() {
 }
 
 #[test]
-fn the_dashboard_is_whole() {
+fn the_dashboard_is_complete() {
     let dashboard = dashboard();
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name);

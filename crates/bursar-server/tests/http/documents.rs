@@ -1,4 +1,4 @@
-//! The OpenAPI document: it is what the handlers say, whole, valid and committed.
+//! The OpenAPI document: generated from the handlers, complete, valid and committed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ fn operations() -> impl Iterator<Item = (&'static String, &'static String, &'sta
 }
 
 #[test]
-fn the_committed_document_is_the_handlers() {
+fn the_committed_document_matches_the_handlers() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../openapi.json");
     let text = format!("{:#}\n", openapi::document());
     if std::env::var_os("BURSAR_WRITE_OPENAPI").is_some_and(|value| value == "1") {
@@ -63,7 +63,7 @@ fn every_operation_says_who_may_use_it_as_the_tenancy_table_does() {
 }
 
 #[test]
-fn every_operation_is_named_once_and_described() {
+fn every_operation_has_a_unique_id_and_descriptions() {
     let mut names = BTreeSet::new();
     for (path, method, operation) in operations() {
         let name = operation["operationId"].as_str().unwrap_or_default();
@@ -80,7 +80,7 @@ fn every_operation_is_named_once_and_described() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_component_is_used() {
+fn every_reference_resolves_and_every_component_is_used() {
     let mut references = BTreeSet::new();
     collect_references(openapi::document(), &mut references);
     for reference in &references {
@@ -90,7 +90,7 @@ fn every_reference_leads_somewhere_and_every_component_is_used() {
     for kind in ["schemas", "responses", "headers", "parameters"] {
         for name in openapi::document()["components"][kind].as_object().unwrap().keys() {
             let reference = format!("#/components/{kind}/{name}");
-            assert!(references.contains(&reference), "{reference} is used by nobody");
+            assert!(references.contains(&reference), "{reference} is unused");
         }
     }
 }
@@ -109,7 +109,7 @@ fn collect_references(value: &Value, references: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_example_is_what_its_route_takes() {
+fn every_example_matches_its_schema() {
     let mut examples = 0;
     for (path, method, operation) in operations() {
         let content = &operation["requestBody"]["content"]["application/json"];
@@ -124,7 +124,7 @@ fn every_example_is_what_its_route_takes() {
 }
 
 #[tokio::test]
-async fn the_examples_of_the_main_job_work() {
+async fn the_examples_of_enforcement_and_telemetry_work() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({ "budget_limit_cents": 10_000 })).await;
@@ -145,7 +145,7 @@ async fn the_examples_of_the_main_job_work() {
 }
 
 #[test]
-fn the_human_page_lists_the_same_routes() {
+fn docs_api_lists_the_same_routes() {
     let page = include_str!("../../../../docs/api.md");
     for (path, method, _) in operations() {
         let shown = path.strip_prefix("/api/v1").unwrap_or(path);
@@ -166,37 +166,37 @@ fn the_human_page_lists_the_same_routes() {
 }
 
 #[tokio::test]
-async fn the_document_is_served_to_everyone_once() {
+async fn the_document_is_public_and_cacheable() {
     let app = TestApp::new();
-    let answer = app.nobody().root("/openapi.json").await;
+    let answer = app.anonymous().root("/openapi.json").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["content-type"], "application/json");
     assert_eq!(serde_json::from_str::<Value>(&answer.body).unwrap(), *openapi::document());
     for path in ["/openapi.json", "/docs", "/docs/style.css"] {
-        let first = app.nobody().root(path).await;
+        let first = app.anonymous().root(path).await;
         assert_eq!(first.status, 200);
         let etag = first.headers["etag"].to_str().unwrap();
-        let again = app.nobody().root(path).header("if-none-match", etag).await;
+        let again = app.anonymous().root(path).header("if-none-match", etag).await;
         assert_eq!((again.status.as_u16(), again.body.as_str()), (304, ""), "{path}");
-        let other = app.nobody().root(path).header("if-none-match", "\"other\"").await;
+        let other = app.anonymous().root(path).header("if-none-match", "\"other\"").await;
         assert_eq!(other.status, 200, "{path}");
-        let head = app.nobody().root(path).method(Method::HEAD).await;
+        let head = app.anonymous().root(path).method(Method::HEAD).await;
         assert_eq!((head.status.as_u16(), head.body.as_str()), (200, ""), "{path}");
         assert_eq!(head.headers["content-length"], first.body.len().to_string(), "{path}");
     }
 }
 
 #[tokio::test]
-async fn the_document_is_shown_where_tenants_call() {
+async fn the_document_is_not_on_the_operators_listener() {
     let app = TestApp::new();
     for path in ["/openapi.json", "/docs", "/docs/style.css"] {
-        app.nobody_inside().root(path).await.refused(404, "ROUTE_NOT_FOUND");
+        app.anonymous_at_operator_listener().root(path).await.refused(404, "ROUTE_NOT_FOUND");
     }
 }
 
 #[tokio::test]
 async fn the_page_needs_no_other_host_and_no_script() {
-    let page = TestApp::new().nobody().root("/docs").await;
+    let page = TestApp::new().anonymous().root("/docs").await;
     let policy = page.headers["content-security-policy"].to_str().unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     assert!(!policy.contains("http") && !policy.contains("script"), "{policy}");

@@ -1,10 +1,10 @@
-//! All of the history as a file.
+//! The history as a file.
 
 use serde_json::{Value, json};
 
 use crate::support::{Tenant, TestApp, record, with};
 
-/// As many records as make an export read more than one page, in batches.
+/// Stores this many records in batches; returns their integration.
 async fn record_many(tenant: &Tenant, count: usize) -> String {
     let id = tenant.integration("i", json!({})).await;
     for batch in (0..count).collect::<Vec<_>>().chunks(1_000) {
@@ -23,7 +23,7 @@ async fn record_many(tenant: &Tenant, count: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_line_of_json_is_what_the_history_shows() {
+async fn an_ndjson_line_equals_the_row_of_the_history() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -51,7 +51,7 @@ async fn a_line_of_json_is_what_the_history_shows() {
     assert_eq!(&Value::from(lines), history.is(200).data());
 }
 
-/// The lines that a reader may see which takes any line separator of Unicode for the end of one.
+/// The lines of a text for a reader that splits at every line separator of Unicode.
 fn lines(text: &str) -> Vec<&str> {
     let ends =
         |c: char| matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}');
@@ -59,7 +59,7 @@ fn lines(text: &str) -> Vec<&str> {
     lines.filter(|line| !line.is_empty()).collect()
 }
 
-/// A record as a client sends it whose JSON is not compact, with this metadata.
+/// A record with this metadata, as JSON that is not compact.
 fn pretty(integration_id: &str, call_id: &str, metadata: &str) -> String {
     let message = "one\\r\\ntwo\u{2028}three\u{85}";
     let base = serde_json::to_string_pretty(&record(integration_id, call_id)).unwrap();
@@ -87,13 +87,13 @@ async fn an_export_has_a_line_for_each_record_however_its_json_was_written() {
         let row: Value = serde_json::from_str(line).unwrap();
         assert_eq!(row["error_message"], "one\r\ntwo\u{2028}three\u{85}");
     }
-    // In CSV ends of lines stand in quotes.
+    // In CSV, line ends are quoted.
     let export = tenant.founder().get("/telemetry/export").await;
     assert_eq!(csv::Reader::from_reader(export.body.as_bytes()).records().count(), 2);
 }
 
 #[tokio::test]
-async fn the_value_that_was_checked_is_the_only_one_that_is_stored() {
+async fn of_duplicate_names_only_the_checked_value_is_stored() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -114,14 +114,14 @@ async fn the_value_that_was_checked_is_the_only_one_that_is_stored() {
     }
     let history = tenant.founder().get("/telemetry/usage-history").await;
     assert!(history.body.contains(r#""metadata":{"a":"x","b":2}"#), "{}", history.body);
-    // What is stored is what counts: the same names the other way round are a key.
+    // The last value counts: in the other order it is a key.
     let metadata = format!(r#"{{"a":"x","a":"{raw_key}"}}"#);
     let sent = pretty(&id, "d", &metadata);
     let refused = tenant.founder().post("/telemetry/llm-usage").body(sent).await;
     refused.refused(422, "SECRET_REFUSED").on("metadata.a");
 }
 
-/// Makes random JSON, the same on every machine.
+/// Generates random JSON, the same on every machine.
 struct Random(u64);
 
 impl Random {
@@ -152,7 +152,7 @@ impl Random {
         }
     }
 
-    /// An object of few names, so that many come twice.
+    /// An object with few distinct names, so that many repeat.
     fn object(&mut self, depth: usize) -> String {
         let member = |random: &mut Self| {
             let (name, blank) = (random.one_of(NAMES), random.blank());
@@ -180,7 +180,7 @@ const TEXTS: &[&str] = &[
     "AKIAABCDEFGHIJKLMNOP",
 ];
 
-/// Claims that no object of a compact text has a name twice, and no value a key.
+/// Asserts that a compact text has no object with a repeated name and no value with a key.
 fn check_object(text: &str) {
     use std::collections::BTreeMap;
 
@@ -213,7 +213,7 @@ fn check_object(text: &str) {
 }
 
 #[tokio::test]
-async fn random_metadata_is_exported_as_the_value_that_a_json_reader_reads() {
+async fn random_metadata_is_exported_as_the_value_that_a_json_parser_reads() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -246,7 +246,7 @@ async fn random_metadata_is_exported_as_the_value_that_a_json_reader_reads() {
 }
 
 #[tokio::test]
-async fn a_csv_file_has_the_same_fields() {
+async fn a_csv_export_has_the_fields_of_the_history() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -280,7 +280,7 @@ async fn a_csv_file_has_the_same_fields() {
 }
 
 #[tokio::test]
-async fn a_csv_file_has_no_formula_and_no_terminal_escape_that_a_client_wrote() {
+async fn a_csv_export_has_no_formula_and_no_terminal_escape_of_a_client() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -315,14 +315,14 @@ async fn a_csv_file_has_no_formula_and_no_terminal_escape_that_a_client_wrote() 
         assert_eq!(cell(name), expected, "{name}");
     }
     assert!(!export.body.replace('\n', "").contains(char::is_control), "{:?}", export.body);
-    // For programs: as it was recorded.
+    // NDJSON is for programs and has the text as recorded.
     let line = tenant.founder().get("/telemetry/export?format=ndjson").await;
     let line: Value = serde_json::from_str(&line.body).unwrap();
     assert_eq!((&line["call_id"], &line["error_code"]), (&json!("-2+3"), &json!("=1")));
 }
 
 #[tokio::test]
-async fn an_export_goes_on_past_a_page_and_obeys_its_filters() {
+async fn an_export_continues_past_a_page_and_applies_its_filters() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = record_many(&tenant, 2_500).await;
@@ -344,7 +344,7 @@ async fn an_export_goes_on_past_a_page_and_obeys_its_filters() {
 }
 
 #[tokio::test]
-async fn an_export_that_cannot_begin_is_an_error_in_the_envelope() {
+async fn an_invalid_export_is_an_error_in_the_envelope() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     for (query, field) in [

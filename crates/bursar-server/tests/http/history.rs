@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Tenant, TestApp, record, with};
+use crate::support::{Tenant, TestApp, record, with};
 
-/// Twelve records through two integrations, four of them at the same instant.
+/// Stores twelve records of two integrations, four of them at the same instant.
 async fn record_twelve(tenant: &Tenant) -> [String; 2] {
     let ids =
         [tenant.integration("even", json!({})).await, tenant.integration("odd", json!({})).await];
@@ -33,7 +33,7 @@ fn page(query: &str) -> String {
     format!("/telemetry/usage-history?{query}")
 }
 
-/// The call ids of the whole history, as one page shows it.
+/// The call ids of the whole history, read as one page.
 async fn in_full(tenant: &Tenant) -> Vec<String> {
     let full = tenant.founder().get(&page("limit=1000")).await;
     full.is(200).column("/call_id").into_iter().map(Into::into).collect()
@@ -52,12 +52,12 @@ async fn the_history_runs_from_the_newest_to_the_oldest() {
 }
 
 #[tokio::test]
-async fn walking_by_cursor_shows_everything_once_in_order() {
+async fn paging_by_cursor_shows_everything_once_in_order() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_twelve(&tenant).await;
     let full = in_full(&tenant).await;
-    // Pages of 1 and 5 end inside the run of equal instants.
+    // Pages of 1 and 5 end within the records of the same instant.
     for limit in [1, 2, 5, 11, 12, 13] {
         let mut walked: Vec<String> = Vec::new();
         let mut query = format!("limit={limit}");
@@ -77,7 +77,7 @@ async fn walking_by_cursor_shows_everything_once_in_order() {
 }
 
 #[tokio::test]
-async fn a_walk_is_not_disturbed_by_new_records() {
+async fn new_records_do_not_disturb_paging_by_cursor() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [even, _] = record_twelve(&tenant).await;
@@ -91,7 +91,7 @@ async fn a_walk_is_not_disturbed_by_new_records() {
 }
 
 #[tokio::test]
-async fn pages_by_offset_make_up_the_whole() {
+async fn pages_by_offset_add_up_to_the_whole_history() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_twelve(&tenant).await;
@@ -131,7 +131,7 @@ async fn a_page_at_an_offset_that_is_too_large_says_what_to_do() {
     assert_eq!(answer.at("/meta/has_more"), true);
     let answer = tenant.founder().get(&page("offset=100&limit=100")).await;
     assert_eq!(answer.is(200).column("/call_id").len(), 50);
-    // Without an offset the page is shorter and leads on.
+    // Without an offset the page is shorter and has a cursor.
     let answer = tenant.founder().get(&page("limit=150")).await;
     assert!(answer.is(200).column("/call_id").len() < 100);
     assert!(answer.at("/meta/next_cursor").is_string(), "{}", answer.at("/meta"));
@@ -143,7 +143,7 @@ async fn a_page_in_the_middle_has_a_cursor_in_its_meta() {
     let tenant = app.tenant("a").await;
     record_twelve(&tenant).await;
     let answer = tenant.founder().get(&page("limit=2")).await;
-    let mut shown = answer.is(200).shown();
+    let mut shown = answer.is(200).redacted();
     insta::assert_json_snapshot!(shown["meta"].take(), @r#"
     {
       "has_more": true,
@@ -158,7 +158,7 @@ async fn a_page_in_the_middle_has_a_cursor_in_its_meta() {
 }
 
 #[tokio::test]
-async fn every_filter_shows_what_it_names() {
+async fn every_filter_selects_its_records() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [even, odd] = record_twelve(&tenant).await;
@@ -195,7 +195,7 @@ async fn every_filter_shows_what_it_names() {
 }
 
 #[tokio::test]
-async fn a_total_is_told_where_it_is_known() {
+async fn the_total_is_shown_where_it_is_known() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [even, _] = record_twelve(&tenant).await;
@@ -218,7 +218,7 @@ async fn a_total_is_told_where_it_is_known() {
 }
 
 #[tokio::test]
-async fn a_filtered_walk_by_cursor_stays_filtered() {
+async fn paging_by_cursor_keeps_the_filter() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_twelve(&tenant).await;
@@ -230,13 +230,8 @@ async fn a_filtered_walk_by_cursor_stays_filtered() {
     assert_eq!(second.at("/meta/has_more"), false);
 }
 
-#[track_caller]
-fn check(refused: &Answer, code: &str, field: &str) {
-    refused.refused(422, code).on(field);
-}
-
 #[tokio::test]
-async fn a_question_that_makes_no_sense_is_refused() {
+async fn an_invalid_filter_of_the_history_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_twelve(&tenant).await;
@@ -261,6 +256,6 @@ async fn a_question_that_makes_no_sense_is_refused() {
         ("start_date=2026-03-14", "UNKNOWN_FIELD", "start_date"),
         ("model=a&model=b", "INVALID_FIELD", "model"),
     ] {
-        check(&tenant.founder().get(&page(query)).await, code, field);
+        tenant.founder().get(&page(query)).await.refused(422, code).on(field);
     }
 }

@@ -1,4 +1,4 @@
-//! Keys that are good for one integration.
+//! Integration keys.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ async fn a_new_integration_key_shows_its_secret_once() {
     let id = tenant.integration("i", json!({})).await;
     let path = format!("/integrations/{id}/keys");
     let made = tenant.founder().post(&path).json(&json!({ "name": "worker" })).await;
-    insta::assert_json_snapshot!(made.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(made.is(201).redacted(), @r#"
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
@@ -36,7 +36,7 @@ async fn a_new_integration_key_shows_its_secret_once() {
     assert!(secret.starts_with(&format!("{}:{id}:", tenant.id)));
     assert!(secret.starts_with(made.text("/data/prefix")));
     let listed = tenant.founder().get(&path).await;
-    insta::assert_json_snapshot!(listed.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(listed.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -65,7 +65,7 @@ async fn a_new_integration_key_shows_its_secret_once() {
 }
 
 #[tokio::test]
-async fn a_name_is_not_needed() {
+async fn an_integration_key_needs_no_name() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -90,7 +90,7 @@ async fn a_revoked_integration_key_is_refused_at_once() {
     let listed = tenant.founder().get(&format!("/integrations/{id}/keys")).await;
     let path = format!("/integrations/{id}/keys/{}", listed.text("/data/0/id"));
     let revoked = tenant.founder().delete(&path).await;
-    insta::assert_json_snapshot!(revoked.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(revoked.is(200).redacted(), @r#"
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
@@ -116,7 +116,7 @@ async fn a_revoked_integration_key_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_key_is_found_under_its_own_integration_only() {
+async fn an_integration_key_is_found_only_under_its_integration() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let (one, other) =
@@ -133,7 +133,7 @@ async fn a_key_is_found_under_its_own_integration_only() {
 }
 
 #[tokio::test]
-async fn an_integration_key_names_the_integration_of_its_records() {
+async fn an_integration_key_determines_the_integration_of_its_records() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -152,7 +152,7 @@ async fn an_integration_key_names_the_integration_of_its_records() {
 }
 
 #[tokio::test]
-async fn an_integration_key_implies_the_integration_of_its_questions() {
+async fn an_integration_key_determines_the_integration_of_its_checks() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -171,19 +171,19 @@ async fn an_integration_key_implies_the_integration_of_its_questions() {
 }
 
 #[tokio::test]
-async fn a_rotated_integration_key_goes_on_for_the_overlap() {
+async fn a_rotated_integration_key_stays_valid_for_the_overlap() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     let (keys, limits) = (format!("/integrations/{id}/keys"), format!("/integrations/{id}/limits"));
     let made = tenant.founder().post(&keys).json(&json!({ "name": "worker" })).await;
-    let holder = |secret: &str| app.nobody().with("x-cus-integration-key", secret);
+    let holder = |secret: &str| app.anonymous().with("x-cus-integration-key", secret);
     let old = holder(made.is(201).text("/data/secret"));
     old.get(&limits).await.is(200);
     let rotate = format!("{keys}/{}/rotate", made.text("/data/id"));
     tenant.key(&["keys:write"]).await.post(&rotate).await.refused(403, "FORBIDDEN");
     let rotated = tenant.founder().post(&rotate).await;
-    insta::assert_json_snapshot!(rotated.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(rotated.is(201).redacted(), @r#"
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",

@@ -1,11 +1,11 @@
-//! Integrations: registered, found, listed, switched on and off, deleted.
+//! Integrations: created, read, listed, enabled, disabled and deleted.
 
 use serde_json::json;
 
 use crate::support::{TestApp, record, reservation, with};
 
 #[tokio::test]
-async fn a_new_integration_is_created_and_never_checked() {
+async fn a_new_integration_has_an_unknown_health() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let create = json!({
@@ -20,7 +20,7 @@ async fn a_new_integration_is_created_and_never_checked() {
         "cost_basis": "computed",
     });
     let made = tenant.founder().post("/integrations").json(&create).await;
-    insta::assert_json_snapshot!(made.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(made.is(201).redacted(), @r#"
     {
       "data": {
         "base_url_origin": "https://a.openai.azure.com:443",
@@ -54,7 +54,7 @@ async fn a_new_integration_is_created_and_never_checked() {
 }
 
 #[tokio::test]
-async fn an_integration_needs_a_name_and_a_provider_only() {
+async fn an_integration_needs_only_a_name_and_a_provider() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     for provider_type in ["openai", "anthropic", "azure_openai", "bedrock", "custom"] {
@@ -69,11 +69,11 @@ async fn an_integration_needs_a_name_and_a_provider_only() {
 }
 
 #[tokio::test]
-async fn an_integration_says_who_made_it() {
+async fn an_integration_shows_who_created_it() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let made = tenant.new_key(&["integrations:*"]).await;
-    let key = tenant.holder_of(made.text("/data/secret"));
+    let key = tenant.with_key(made.text("/data/secret"));
     let create = json!({ "name": "i", "provider_type": "custom" });
     let integration = key.post("/integrations").json(&create).await;
     assert_eq!(integration.is(201).text("/data/created_by"), made.text("/data/id"));
@@ -87,7 +87,7 @@ async fn a_list_shows_summaries_oldest_first() {
     app.clock.advance(1);
     tenant.integration("second", json!({ "credential_ref": "encrypted://1" })).await;
     let listed = tenant.founder().get("/integrations").await;
-    insta::assert_json_snapshot!(listed.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(listed.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -154,7 +154,7 @@ async fn a_list_is_filtered_and_paged_with_its_total() {
 }
 
 #[tokio::test]
-async fn a_name_is_taken_once_in_a_tenant() {
+async fn a_name_is_unique_within_a_tenant() {
     let app = TestApp::new();
     let (a, b) = (app.tenant("a").await, app.tenant("b").await);
     a.integration("same", json!({})).await;
@@ -174,7 +174,7 @@ async fn deleting_hides_the_integration_frees_its_name_and_keeps_its_usage() {
     let key = tenant.integration_key(&id).await;
     tenant.founder().post("/telemetry/llm-usage").json(&record(&id, "before")).await.is(201);
     let deleted = tenant.founder().delete(&path).await;
-    insta::assert_json_snapshot!(deleted.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(deleted.is(200).redacted(), @r#"
     {
       "data": {
         "deleted_at": "2026-03-14T09:26:53Z",
@@ -194,7 +194,7 @@ async fn deleting_hides_the_integration_frees_its_name_and_keeps_its_usage() {
     assert_eq!(tenant.founder().get("/integrations").await.at("/meta/total"), 0);
     let again = tenant.integration("i", json!({})).await;
     assert_ne!(again, id);
-    // A fact that comes late is still a fact.
+    // A late record is still accepted.
     tenant.founder().post("/telemetry/llm-usage").json(&record(&id, "after")).await.is(201);
     let summary = tenant.founder().get("/telemetry/usage-summary").await;
     assert_eq!(summary.at("/data/by_integration/0/total_calls"), 2);
@@ -218,7 +218,7 @@ async fn a_reservation_settles_after_its_integration_is_deleted() {
 }
 
 #[tokio::test]
-async fn switching_an_integration_answers_the_full_view() {
+async fn enabling_and_disabling_return_the_full_view() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let create = json!({ "name": "i", "provider_type": "openai" });
@@ -226,7 +226,7 @@ async fn switching_an_integration_answers_the_full_view() {
     let path = format!("/integrations/{}", made.is(201).text("/data/id"));
     app.clock.advance(7);
     let enabled = tenant.founder().post(&format!("{path}/enable")).await;
-    insta::assert_json_snapshot!(enabled.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(enabled.is(200).redacted(), @r#"
     {
       "data": {
         "base_url_origin": null,
@@ -261,14 +261,14 @@ async fn switching_an_integration_answers_the_full_view() {
 }
 
 #[tokio::test]
-async fn an_integration_is_switched_on_and_off() {
+async fn an_integration_can_be_enabled_and_disabled() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let create = json!({ "name": "i", "provider_type": "openai" });
     let made = tenant.founder().post("/integrations").json(&create).await;
     let id = made.is(201).text("/data/id").to_owned();
     let check = json!({ "integration_id": id });
-    // Each step is asked for twice: what is so already stays so.
+    // Each step is sent twice, because it is idempotent.
     for (step, status, code) in [
         ("", "created", "integration_not_enabled"),
         ("/enable", "enabled", "all_checks_passed"),
@@ -315,7 +315,7 @@ async fn the_health_of_an_integration_that_was_never_checked_is_unknown() {
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     let health = tenant.founder().get(&format!("/integrations/{id}/health")).await;
-    insta::assert_json_snapshot!(health.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(health.is(200).redacted(), @r#"
     {
       "data": {
         "checked_at": null,
@@ -334,7 +334,7 @@ async fn the_health_of_an_integration_that_was_never_checked_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_tenant_has_as_many_integrations_as_it_may_have() {
+async fn the_limit_on_integrations_of_a_tenant_applies() {
     let app = TestApp::with_settings(&[("BURSAR_TENANT_INTEGRATIONS_MAX", "2")]);
     let (tenant, other) = (app.tenant("a").await, app.tenant("b").await);
     let first = tenant.integration("one", json!({})).await;

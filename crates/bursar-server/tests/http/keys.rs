@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Persona, Tenant, TestApp, with};
+use crate::support::{ApiResponse, Client, Tenant, TestApp, with};
 
 #[tokio::test]
 async fn a_new_key_shows_its_secret_once() {
@@ -14,7 +14,7 @@ async fn a_new_key_shows_its_secret_once() {
         "expires_at": "2026-04-01T00:00:00Z",
     });
     let made = tenant.founder().post("/keys").json(&create).await;
-    insta::assert_json_snapshot!(made.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(made.is(201).redacted(), @r#"
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
@@ -41,7 +41,7 @@ async fn a_new_key_shows_its_secret_once() {
     let secret = made.text("/data/secret");
     assert!(secret.starts_with("bur_") && secret.starts_with(made.text("/data/prefix")));
     let listed = tenant.founder().get("/keys").await;
-    insta::assert_json_snapshot!(listed.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(listed.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -92,12 +92,12 @@ async fn a_revoked_key_is_refused_at_once_and_stays_in_the_list() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let made = tenant.new_key(&["integrations:read"]).await;
-    let key = tenant.holder_of(made.text("/data/secret"));
+    let key = tenant.with_key(made.text("/data/secret"));
     key.get("/integrations").await.is(200);
     app.clock.advance(7);
     let path = format!("/keys/{}", made.text("/data/id"));
     let revoked = tenant.founder().delete(&path).await;
-    insta::assert_json_snapshot!(revoked.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(revoked.is(200).redacted(), @r#"
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
@@ -131,11 +131,11 @@ async fn a_key_works_until_it_expires() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let create = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T10:00:00+00:00" });
-    // Two keys, because one that was good a moment ago is remembered for a moment.
+    // Two keys, because a key that was used is cached for a moment.
     let made = tenant.founder().post("/keys").json(&create).await;
-    let before = tenant.holder_of(made.is(201).text("/data/secret"));
+    let before = tenant.with_key(made.is(201).text("/data/secret"));
     let made = tenant.founder().post("/keys").json(&create).await;
-    let after = tenant.holder_of(made.is(201).text("/data/secret"));
+    let after = tenant.with_key(made.is(201).text("/data/secret"));
     app.clock.set((2026, 3, 14), 10 * 3_600 - 1);
     before.get("/integrations").await.is(200);
     app.clock.advance(1);
@@ -143,12 +143,12 @@ async fn a_key_works_until_it_expires() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_good_a_moment_ago_expires_at_its_very_instant() {
+async fn a_recently_used_key_expires_on_time() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let create = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T10:00:00Z" });
     let made = tenant.founder().post("/keys").json(&create).await;
-    let key = tenant.holder_of(made.is(201).text("/data/secret"));
+    let key = tenant.with_key(made.is(201).text("/data/secret"));
     app.clock.set((2026, 3, 14), 10 * 3_600 - 1);
     key.get("/integrations").await.is(200);
     app.clock.advance(1);
@@ -156,15 +156,15 @@ async fn a_key_that_was_good_a_moment_ago_expires_at_its_very_instant() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_goes_on_for_the_overlap_beside_the_one_that_takes_its_place() {
+async fn a_rotated_key_stays_valid_for_the_overlap_beside_its_successor() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let made = tenant.new_key(&["integrations:read", "keys:write"]).await;
-    let old = tenant.holder_of(made.is(201).text("/data/secret"));
+    let old = tenant.with_key(made.is(201).text("/data/secret"));
     old.get("/integrations").await.is(200);
     let path = format!("/keys/{}/rotate", made.text("/data/id"));
     let rotated = old.post(&path).json(&json!({ "overlap_seconds": 60 })).await;
-    insta::assert_json_snapshot!(rotated.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(rotated.is(201).redacted(), @r#"
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
@@ -188,7 +188,7 @@ async fn a_rotated_key_goes_on_for_the_overlap_beside_the_one_that_takes_its_pla
       "success": true
     }
     "#);
-    let new = tenant.holder_of(rotated.text("/data/secret"));
+    let new = tenant.with_key(rotated.text("/data/secret"));
     new.get("/integrations").await.is(200);
     app.clock.advance(59);
     old.get("/integrations").await.is(200);
@@ -201,12 +201,12 @@ async fn a_rotated_key_goes_on_for_the_overlap_beside_the_one_that_takes_its_pla
 }
 
 #[tokio::test]
-async fn a_key_is_rotated_once_and_only_while_it_lives() {
+async fn a_key_can_be_rotated_once_and_only_while_it_is_valid() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let (founder, made) = (tenant.founder(), tenant.new_key(&["*"]).await);
-    let rotate = |answer: &Answer| format!("/keys/{}/rotate", answer.text("/data/id"));
-    let old = tenant.holder_of(made.is(201).text("/data/secret"));
+    let rotate = |answer: &ApiResponse| format!("/keys/{}/rotate", answer.text("/data/id"));
+    let old = tenant.with_key(made.is(201).text("/data/secret"));
     let at_once = json!({ "overlap_seconds": 0 });
     let second = founder.post(&rotate(&made)).json(&at_once).await;
     old.get("/integrations").await.refused(401, "UNAUTHENTICATED");
@@ -227,7 +227,7 @@ async fn a_key_is_rotated_once_and_only_while_it_lives() {
 }
 
 #[tokio::test]
-async fn a_key_that_would_give_more_than_it_has_rotates_nothing() {
+async fn a_key_cannot_rotate_a_key_with_more_scopes() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let made = tenant.new_key(&["telemetry:read", "keys:write"]).await;
@@ -238,7 +238,7 @@ async fn a_key_that_would_give_more_than_it_has_rotates_nothing() {
         (json!({ "overlap_seconds": 604_801 }), "overlap_seconds"),
         (json!({ "overlap_seconds": "1" }), "overlap_seconds"),
     ] {
-        check(&tenant.founder().post(&path).json(&overlap).await, field);
+        tenant.founder().post(&path).json(&overlap).await.refused(422, "INVALID_FIELD").on(field);
     }
     let unknown = json!({ "overlap": 1 });
     tenant.founder().post(&path).json(&unknown).await.refused(422, "UNKNOWN_FIELD").on("overlap");
@@ -267,7 +267,7 @@ async fn keys_show_when_they_were_used_last() {
 }
 
 #[tokio::test]
-async fn a_key_gives_no_scope_that_it_lacks() {
+async fn a_key_cannot_grant_a_scope_that_it_lacks() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let key = tenant.key(&["keys:write", "telemetry:*"]).await;
@@ -285,27 +285,31 @@ async fn a_key_gives_no_scope_that_it_lacks() {
     assert_eq!(listed.at("/meta/total"), 3);
 }
 
-#[track_caller]
-fn check(refused: &Answer, field: &str) {
-    refused.refused(422, "INVALID_FIELD").on(field);
-}
-
 #[tokio::test]
-async fn a_key_that_makes_no_sense_is_not_made() {
+async fn an_invalid_key_is_not_created() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let post = async |body| tenant.founder().post("/keys").json(&body).await;
-    check(&post(json!({ "scopes": ["*"] })).await, "name");
-    check(&post(json!({ "name": "", "scopes": ["*"] })).await, "name");
-    check(&post(json!({ "name": "k" })).await, "scopes");
-    check(&post(json!({ "name": "k", "scopes": [] })).await, "scopes");
-    check(&post(json!({ "name": "k", "scopes": "*" })).await, "scopes");
-    check(&post(json!({ "name": "k", "scopes": ["read"] })).await, "scopes");
-    check(&post(json!({ "name": "k", "scopes": ["nothing:*"] })).await, "scopes");
-    check(&post(json!({ "name": "k", "scopes": ["telemetry:read keys:write"] })).await, "scopes");
+    post(json!({ "scopes": ["*"] })).await.refused(422, "INVALID_FIELD").on("name");
+    post(json!({ "name": "", "scopes": ["*"] })).await.refused(422, "INVALID_FIELD").on("name");
+    post(json!({ "name": "k" })).await.refused(422, "INVALID_FIELD").on("scopes");
+    post(json!({ "name": "k", "scopes": [] })).await.refused(422, "INVALID_FIELD").on("scopes");
+    post(json!({ "name": "k", "scopes": "*" })).await.refused(422, "INVALID_FIELD").on("scopes");
+    post(json!({ "name": "k", "scopes": ["read"] }))
+        .await
+        .refused(422, "INVALID_FIELD")
+        .on("scopes");
+    post(json!({ "name": "k", "scopes": ["nothing:*"] }))
+        .await
+        .refused(422, "INVALID_FIELD")
+        .on("scopes");
+    post(json!({ "name": "k", "scopes": ["telemetry:read keys:write"] }))
+        .await
+        .refused(422, "INVALID_FIELD")
+        .on("scopes");
     for expires_at in ["2026-03-14T09:26:53Z", "2026-04-01", "soon", ""] {
         let body = json!({ "name": "k", "scopes": ["*"], "expires_at": expires_at });
-        check(&post(body).await, "expires_at");
+        post(body).await.refused(422, "INVALID_FIELD").on("expires_at");
     }
     assert_eq!(tenant.founder().get("/keys").await.at("/meta/total"), 0);
 }
@@ -316,12 +320,12 @@ async fn a_scope_that_comes_twice_counts_once() {
     let tenant = app.tenant("a").await;
     let made = tenant.new_key(&["keys:write", "telemetry:*", "keys:write", "telemetry:*"]).await;
     assert_eq!(made.is(201).at("/data/scopes"), &json!(["keys:write", "telemetry:*"]));
-    let key = tenant.holder_of(made.text("/data/secret"));
+    let key = tenant.with_key(made.text("/data/secret"));
     let context = key.get("/session/context").await;
     assert_eq!(context.is(200).at("/data/capabilities"), &json!(["telemetry:*", "keys:write"]));
 }
 
-/// One key with 65,000 scopes took four megabytes of every list, and of memory when it called.
+/// Lists and memory of a node hold every scope of a key: 65,000 of them take four megabytes.
 #[tokio::test]
 async fn a_key_of_65_000_scopes_is_refused_and_lists_stay_small() {
     let app = TestApp::new();
@@ -331,7 +335,7 @@ async fn a_key_of_65_000_scopes_is_refused_and_lists_stay_small() {
         let scopes = vec!["*"; count];
         let body = json!({ "name": "k", "scopes": scopes });
         let refused = founder.post("/keys").json(&body).await;
-        check(&refused, "scopes");
+        refused.refused(422, "INVALID_FIELD").on("scopes");
         assert!(refused.body.len() < 1_000, "{} bytes", refused.body.len());
     }
     let mut last = String::new();
@@ -346,7 +350,7 @@ async fn a_key_of_65_000_scopes_is_refused_and_lists_stay_small() {
 }
 
 #[tokio::test]
-async fn a_tenant_has_as_many_keys_as_it_may_have() {
+async fn the_limit_on_keys_of_a_tenant_applies() {
     let app = TestApp::with_settings(&[
         ("BURSAR_TENANT_API_KEYS_MAX", "2"),
         ("BURSAR_TENANT_INTEGRATION_KEYS_MAX", "1"),
@@ -364,23 +368,23 @@ async fn a_tenant_has_as_many_keys_as_it_may_have() {
     founder.post(&keys).await.refused(409, "TOO_MANY_KEYS");
     founder.delete(&format!("/keys/{}", first.is(201).text("/data/id"))).await.is(200);
     tenant.key(&["*"]).await;
-    // Those that were revoked are listed as long as they are kept.
+    // Revoked keys stay in the list until they are deleted.
     assert_eq!(founder.get("/keys").await.at("/meta/total"), 3);
 }
 
-/// A key of a tenant that may make keys and ends in a minute, at 09:27:53.
-async fn short_lived(tenant: &Tenant) -> Persona {
+/// A key that may create keys and expires in a minute, at 09:27:53.
+async fn short_lived(tenant: &Tenant) -> Client {
     let create = json!({
         "name": "short",
         "scopes": ["*"],
         "expires_at": "2026-03-14T09:27:53Z",
     });
     let made = tenant.founder().post("/keys").json(&create).await;
-    tenant.holder_of(made.is(201).text("/data/secret"))
+    tenant.with_key(made.is(201).text("/data/secret"))
 }
 
 #[tokio::test]
-async fn a_key_makes_no_key_that_ends_later_than_itself() {
+async fn a_key_cannot_create_a_key_that_expires_later() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let key = short_lived(&tenant).await;
@@ -393,28 +397,28 @@ async fn a_key_makes_no_key_that_ends_later_than_itself() {
         let said = refused.text("/error/message");
         assert!(said.contains("not be later than 2026-03-14T09:27:53Z"), "{said}");
     }
-    for (asked, expected) in [
+    for (body, expected) in [
         (create.clone(), "2026-03-14T09:27:53Z"),
         (end(json!("2026-03-14T09:27:53Z")), "2026-03-14T09:27:53Z"),
         (end(json!("2026-03-14T09:27:00Z")), "2026-03-14T09:27:00Z"),
     ] {
-        let made = key.post("/keys").json(&asked).await;
+        let made = key.post("/keys").json(&body).await;
         assert_eq!(made.is(201).text("/data/expires_at"), expected);
     }
     let made = key.post("/keys").json(&create).await;
-    let made = tenant.holder_of(made.is(201).text("/data/secret"));
+    let made = tenant.with_key(made.is(201).text("/data/secret"));
     made.get("/telemetry/usage-history").await.is(200);
     app.clock.advance(60);
     made.get("/telemetry/usage-history").await.refused(401, "UNAUTHENTICATED");
-    // Who has no end gives none, unless asked.
+    // A key that does not expire may create either kind.
     let endless = tenant.key(&["*"]).await;
-    for asked in [create.clone(), end(json!(null))] {
-        assert!(endless.post("/keys").json(&asked).await.is(201).at("/data/expires_at").is_null());
+    for body in [create.clone(), end(json!(null))] {
+        assert!(endless.post("/keys").json(&body).await.is(201).at("/data/expires_at").is_null());
     }
 }
 
 #[tokio::test]
-async fn a_key_makes_no_integration_key_that_ends_later_than_itself() {
+async fn a_key_cannot_create_an_integration_key_that_expires_later() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -426,7 +430,7 @@ async fn a_key_makes_no_integration_key_that_ends_later_than_itself() {
     let rotated = key.post(&rotate).await;
     assert_eq!(rotated.is(201).text("/data/expires_at"), "2026-03-14T09:27:53Z");
     let secret = rotated.text("/data/secret");
-    let machine = app.nobody().with("x-cus-integration-key", secret);
+    let machine = app.anonymous().with("x-cus-integration-key", secret);
     let limits = format!("/integrations/{id}/limits");
     machine.get(&limits).await.is(200);
 
@@ -444,7 +448,7 @@ async fn a_key_makes_no_integration_key_that_ends_later_than_itself() {
 }
 
 #[tokio::test]
-async fn a_key_rotates_no_key_that_ends_later_than_itself() {
+async fn a_key_cannot_rotate_a_key_that_expires_later() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let endless = tenant.new_key(&["telemetry:read"]).await;
@@ -454,14 +458,14 @@ async fn a_key_rotates_no_key_that_ends_later_than_itself() {
     key.post(&path).await.refused(403, "FORBIDDEN");
     tenant.founder().post(&path).await.is(201);
 
-    // It goes on as itself, until its own end.
+    // It stays valid until its own expiry.
     let listed = tenant.founder().get("/keys").await;
     let names = listed.column("/name");
     let own = names.iter().position(|name| *name == "short").unwrap();
     let path = rotate(listed.text(&format!("/data/{own}/id")));
     let rotated = key.post(&path).json(&json!({ "overlap_seconds": 5 })).await;
     assert_eq!(rotated.is(201).text("/data/expires_at"), "2026-03-14T09:27:53Z");
-    // The old one ends with its overlap, and its successor lives longer.
+    // The old key ends with the overlap; its successor is valid for longer.
     let successor = rotate(rotated.text("/data/id"));
     key.post(&successor).await.refused(403, "FORBIDDEN");
     let made = key.post("/keys").json(&json!({ "name": "c", "scopes": ["*"] })).await;

@@ -1,17 +1,17 @@
-//! Reads that find much: what they may take, and who is refused when they would take more.
+//! Large reads: how much memory they may take, and who is refused beyond that.
 
 use bursar_core::Day;
 use bursar_server::wire::timestamps;
 use serde_json::{Value, json};
 
-use crate::support::{Persona, Tenant, TestApp, record, with};
+use crate::support::{Client, Tenant, TestApp, record, with};
 
 const INTEGRATIONS: usize = 20;
 const DAYS: usize = 60;
-/// A quarter of it is what one tenant's answers may take: about 370 sums.
+/// The responses to one tenant may take a quarter of it: about 370 sums.
 const ANSWER_BYTES: (&str, &str) = ("BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL", "1048576");
 
-/// Records a call for each of many days and integrations, up to today.
+/// Records a call for each day and integration, up to today.
 async fn record_days(tenant: &Tenant) {
     let mut records: Vec<Value> = Vec::new();
     for number in 0..INTEGRATIONS {
@@ -29,11 +29,11 @@ async fn record_days(tenant: &Tenant) {
     }
 }
 
-/// The days that the records are of.
+/// The days of the records.
 const SPAN: &str = "start_date=2026-01-14&end_date=2026-03-14";
 
 #[tokio::test]
-async fn an_answer_that_would_take_more_than_a_share_is_refused_with_what_to_do() {
+async fn a_response_beyond_the_tenants_share_of_memory_is_refused() {
     let app = TestApp::with_settings(&[ANSWER_BYTES]);
     let tenant = app.tenant("a").await;
     record_days(&tenant).await;
@@ -44,10 +44,10 @@ async fn an_answer_that_would_take_more_than_a_share_is_refused_with_what_to_do(
         "/telemetry/usage-history?limit=1000".to_owned(),
     ] {
         key.get(&path).await.refused(422, "READ_TOO_LARGE");
-        // The operator's answers have memory of their own.
+        // Responses to the operator have their own share.
         tenant.founder().get(&path).await.is(200);
     }
-    // What a read took before it was refused is free again.
+    // A refused read has freed its memory.
     for path in [
         format!("/telemetry/daily-aggregates?limit=300&{SPAN}"),
         format!("/telemetry/usage-series?group_by=integration&limit=2&{SPAN}"),
@@ -58,7 +58,7 @@ async fn an_answer_that_would_take_more_than_a_share_is_refused_with_what_to_do(
     }
 }
 
-async fn all_pages(key: &Persona, limit: usize) -> Vec<Value> {
+async fn all_pages(key: &Client, limit: usize) -> Vec<Value> {
     let (mut rows, mut cursor): (Vec<Value>, String) = (Vec::new(), String::new());
     loop {
         let path = format!("/telemetry/daily-aggregates?limit={limit}{cursor}&{SPAN}");
@@ -74,7 +74,7 @@ async fn all_pages(key: &Persona, limit: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn days_go_on_where_the_last_page_ended() {
+async fn daily_aggregates_continue_where_the_last_page_ended() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_days(&tenant).await;
@@ -96,7 +96,7 @@ async fn days_go_on_where_the_last_page_ended() {
 }
 
 #[tokio::test]
-async fn exports_that_nobody_reads_keep_nobody_waiting() {
+async fn unread_exports_delay_no_other_request() {
     let app = TestApp::with_settings(&[ANSWER_BYTES]);
     let (tenant, other) = (app.tenant("a").await, app.tenant("b").await);
     record_days(&tenant).await;
@@ -104,14 +104,14 @@ async fn exports_that_nobody_reads_keep_nobody_waiting() {
     let key = tenant.key(&["telemetry:read"]).await;
     let mut open = Vec::new();
     for _ in 0..8 {
-        let export = key.get("/telemetry/export").unread().await;
+        let export = key.get("/telemetry/export").response().await;
         assert_eq!(export.status(), 200);
         open.push(export);
     }
     let refused = key.get("/telemetry/export").await;
     refused.refused(503, "OVERLOADED");
     assert_eq!(refused.headers["retry-after"], "1");
-    // Everything else goes on, for this tenant and for others.
+    // All other requests are served, for this tenant and for others.
     let history = "/telemetry/usage-history?limit=150";
     key.get(history).await.is(200);
     key.get(&format!("/telemetry/daily-aggregates?limit=300&{SPAN}")).await.is(200);

@@ -1,10 +1,10 @@
-//! Sums beyond 64 bits of nano-dollars, as the wire shows them.
+//! Sums of more nano-dollars than 64 bits hold.
 
 use serde_json::{Value, json};
 
 use crate::support::{TestApp, record, with};
 
-/// Records of a million dollars of each integration; 9,223 of them fill 64 bits.
+/// Records of a million dollars for each integration; 9,223 of them fill 64 bits.
 const RECORDS: usize = 5_000;
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! Limits and what is used of them, month by month.
+//! Limits and their use by month.
 
 use serde_json::json;
 
-use crate::support::{Answer, TestApp, record, reservation, with};
+use crate::support::{TestApp, record, reservation, with};
 
 #[tokio::test]
 async fn limits_show_what_is_used_and_held() {
@@ -16,7 +16,7 @@ async fn limits_show_what_is_used_and_held() {
     let reserve = reservation(&id, "held");
     tenant.founder().post("/enforcement/reservations").json(&reserve).await.is(201);
     let shown = tenant.founder().get(&format!("/integrations/{id}/limits")).await;
-    insta::assert_json_snapshot!(shown.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(shown.is(200).redacted(), @r#"
     {
       "data": {
         "budget_held_cents": 10,
@@ -48,7 +48,7 @@ async fn limits_show_what_is_used_and_held() {
 }
 
 #[tokio::test]
-async fn a_percentage_may_pass_a_hundred_and_is_zero_when_unlimited() {
+async fn a_percentage_can_exceed_a_hundred_and_is_zero_when_unlimited() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let over = tenant.integration("over", json!({ "budget_limit_cents": 1 })).await;
@@ -61,7 +61,7 @@ async fn a_percentage_may_pass_a_hundred_and_is_zero_when_unlimited() {
 }
 
 #[tokio::test]
-async fn a_settled_reservation_counts_what_the_call_took() {
+async fn a_settled_reservation_counts_the_actual_usage() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({ "budget_limit_cents": 50 })).await;
@@ -83,7 +83,7 @@ async fn a_settled_reservation_counts_what_the_call_took() {
 }
 
 #[tokio::test]
-async fn a_new_month_begins_with_nothing_used() {
+async fn a_new_month_starts_with_no_usage() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -109,13 +109,13 @@ async fn a_new_month_begins_with_nothing_used() {
         assert_eq!(shown.text("/data/period_start"), start, "{query}");
         assert_eq!(shown.text("/data/period_end"), end, "{query}");
     }
-    // The rate does not know months: the call of a second ago counts.
+    // The rate is independent of months: the call of a second ago counts.
     assert_eq!(founder.get(&path).await.at("/data/current_rpm"), 1);
     assert_eq!(founder.get(&format!("{path}?period=2026-03")).await.at("/data/current_rpm"), 0);
 }
 
 #[tokio::test]
-async fn a_call_over_the_end_of_a_month_counts_where_it_was_reserved() {
+async fn a_call_across_months_counts_in_the_month_of_its_reservation() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -152,8 +152,8 @@ async fn an_expired_hold_shows_in_no_month_swept_or_not() {
     app.clock.set((2026, 3, 31), 86_390);
     let id = tenant.integration("i", json!({ "budget_limit_cents": 100 })).await;
     for (call_id, ttl_seconds) in [("short", 60), ("long", 600)] {
-        let asked = with(reservation(&id, call_id), json!({ "ttl_seconds": ttl_seconds }));
-        founder.post("/enforcement/reservations").json(&asked).await.is(201);
+        let body = with(reservation(&id, call_id), json!({ "ttl_seconds": ttl_seconds }));
+        founder.post("/enforcement/reservations").json(&body).await.is(201);
     }
     let held = async |period: &str| {
         let shown = founder.get(&format!("/integrations/{id}/limits{period}")).await;
@@ -163,7 +163,7 @@ async fn an_expired_hold_shows_in_no_month_swept_or_not() {
     assert_eq!(held("").await, (Some(20), Some(2_000)));
     app.clock.advance(59);
     assert_eq!(held("?period=2026-03").await, (Some(20), Some(2_000)));
-    // Nobody sweeps here.
+    // No sweep has run.
     app.clock.advance(1);
     assert_eq!(held("?period=2026-03").await, (Some(10), Some(1_000)));
     assert_eq!(held("").await, (Some(0), Some(0)));
@@ -172,7 +172,7 @@ async fn an_expired_hold_shows_in_no_month_swept_or_not() {
 }
 
 #[tokio::test]
-async fn a_late_record_corrects_its_own_month() {
+async fn a_late_record_counts_in_its_own_month() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -197,21 +197,16 @@ async fn an_integration_key_reads_its_own_limits() {
     foreign.refused(404, "INTEGRATION_NOT_FOUND");
 }
 
-#[track_caller]
-fn check(refused: &Answer, code: &str, field: &str) {
-    refused.refused(422, code).on(field);
-}
-
 #[tokio::test]
 async fn a_period_is_a_month() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
-    let ask = async |query: &str| {
+    let get = async |query: &str| {
         tenant.founder().get(&format!("/integrations/{id}/limits?{query}")).await
     };
     for wrong in ["2026", "2026-13", "2026-00", "2026-3", "2026-03-01", "march", "20260-3"] {
-        check(&ask(&format!("period={wrong}")).await, "INVALID_FIELD", "period");
+        get(&format!("period={wrong}")).await.refused(422, "INVALID_FIELD").on("period");
     }
-    check(&ask("month=2026-03").await, "UNKNOWN_FIELD", "month");
+    get("month=2026-03").await.refused(422, "UNKNOWN_FIELD").on("month");
 }

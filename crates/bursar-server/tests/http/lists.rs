@@ -1,4 +1,4 @@
-//! Every list of the API, page after page: by offset and by cursor it shows what was written, once.
+//! Every list of the API: paging by offset and by cursor shows each row once.
 
 use std::collections::BTreeSet;
 
@@ -7,25 +7,25 @@ use serde_json::{Value, json};
 
 use crate::databases;
 use crate::support::conformance::follow;
-use crate::support::{Persona, Tenant, TestApp, record, reservation, with};
+use crate::support::{Client, Tenant, TestApp, record, reservation, with};
 
 const INTEGRATIONS: usize = 25;
-/// Records, most of which do not match the filters that are asked for.
+/// Records, most of which do not match the filters.
 const SMALL: usize = 2_000;
-/// Records whose metadata does not fit a page by cursor together.
+/// Records whose metadata is too large for one page.
 const LARGE: usize = 120;
-/// One record in so many matches.
-const SELDOM: usize = 97;
+/// One of this many records matches.
+const MATCH_EVERY: usize = 97;
 
-/// A list with its filters, and what its rows are to say.
+/// A list with its filters and the rows that it must show.
 struct List {
-    /// As the OpenAPI document names it.
+    /// Its path in the OpenAPI document.
     route: &'static str,
-    persona: Persona,
+    client: Client,
     path: String,
-    /// Where its rows are.
+    /// The JSON pointer to its rows.
     rows: &'static str,
-    /// The fields that tell rows apart.
+    /// JSON pointers to the fields that identify a row.
     names: &'static [&'static str],
     expected: BTreeSet<String>,
     limits: [usize; 2],
@@ -55,11 +55,11 @@ impl List {
         self.names.iter().map(text).collect::<Vec<_>>().join(" ")
     }
 
-    /// A page's rows and its meta, with what is true of every page.
+    /// The rows and the meta of a page, after the checks that apply to every page.
     async fn page(&self, limit: usize, place: &str) -> (Vec<String>, Value) {
         let mark = if self.path.contains('?') { '&' } else { '?' };
         let path = format!("{}{mark}limit={limit}{place}", self.path);
-        let answer = self.persona.root(&path).await;
+        let answer = self.client.root(&path).await;
         let rows = answer.is(200).at(self.rows).as_array().unwrap();
         let meta = answer.at("/meta").clone();
         assert_eq!(meta["page_size"], limit, "{path}: {meta}");
@@ -70,36 +70,36 @@ impl List {
     }
 
     #[track_caller]
-    fn check(&self, met: &[String], how: &str) {
-        let set: BTreeSet<String> = met.iter().cloned().collect();
-        assert_eq!(set.len(), met.len(), "{how} of {} shows rows twice", self.path);
+    fn check(&self, found: &[String], how: &str) {
+        let set: BTreeSet<String> = found.iter().cloned().collect();
+        assert_eq!(set.len(), found.len(), "{how} of {} shows rows twice", self.path);
         assert_eq!(set, self.expected, "{how} of {}", self.path);
     }
 
     async fn add_up_offsets(&self, limit: usize) {
-        let mut met = Vec::new();
+        let mut found = Vec::new();
         loop {
-            let (rows, meta) = self.page(limit, &format!("&offset={}", met.len())).await;
-            assert_eq!(meta["page"], met.len() / limit + 1);
+            let (rows, meta) = self.page(limit, &format!("&offset={}", found.len())).await;
+            assert_eq!(meta["page"], found.len() / limit + 1);
             let is_full = rows.len() == limit;
-            met.extend(rows);
+            found.extend(rows);
             if meta["has_more"] == false {
-                return self.check(&met, "by offset");
+                return self.check(&found, "by offset");
             }
-            assert!(is_full, "a short page of {} before {}", self.path, met.len());
+            assert!(is_full, "a short page of {} before {}", self.path, found.len());
         }
     }
 
-    /// Whether a page was short and led on.
+    /// Whether a page was short although it was not the last.
     async fn follow_cursors(&self, limit: usize) -> bool {
-        let (mut met, mut place, mut was_short) = (Vec::new(), String::new(), false);
+        let (mut found, mut place, mut was_short) = (Vec::new(), String::new(), false);
         loop {
             let (rows, meta) = self.page(limit, &place).await;
             let (count, has_more) = (rows.len(), meta["has_more"] == true);
-            met.extend(rows);
+            found.extend(rows);
             assert_eq!(meta["next_cursor"].is_string(), has_more, "{}: {meta}", self.path);
             if !has_more {
-                self.check(&met, "by cursor");
+                self.check(&found, "by cursor");
                 return was_short;
             }
             was_short |= count < limit;
@@ -108,17 +108,16 @@ impl List {
     }
 }
 
-/// The texts at a field of every row.
 fn set<T: Into<String>>(names: impl IntoIterator<Item = T>) -> BTreeSet<String> {
     names.into_iter().map(Into::into).collect()
 }
 
-/// Whether a record passes the filters of the history that few pass.
-fn is_seldom(at: usize) -> bool {
-    at.is_multiple_of(SELDOM)
+/// Whether a record matches the filters of the history.
+fn is_match(at: usize) -> bool {
+    at.is_multiple_of(MATCH_EVERY)
 }
 
-/// Records through two of the integrations, two days apart, and answers whose they are.
+/// Stores records of two integrations on two days; returns each call id with its integration.
 async fn record_all(tenant: &Tenant, ids: &[String]) -> Vec<(String, String)> {
     let metadata = "x".repeat(20_000);
     let mut records = Vec::new();
@@ -127,8 +126,8 @@ async fn record_all(tenant: &Tenant, ids: &[String]) -> Vec<(String, String)> {
         let (hour, minute, second) = (at / 3_600, at / 60 % 60, at % 60);
         let more = json!({
             "occurred_at": format!("2026-03-{day}T{hour:02}:{minute:02}:{second:02}Z"),
-            "policy_result": if is_seldom(at) { "allowed" } else { "warned" },
-            "session_id": if is_seldom(at) { "seldom" } else { "common" },
+            "policy_result": if is_match(at) { "allowed" } else { "warned" },
+            "session_id": if is_match(at) { "seldom" } else { "common" },
             "metadata": if at < SMALL { json!({}) } else { json!({ "text": metadata }) },
         });
         records.push(with(record(id, &format!("call-{at}")), more));
@@ -145,7 +144,7 @@ async fn record_all(tenant: &Tenant, ids: &[String]) -> Vec<(String, String)> {
     records.iter().map(|record| (day_of(record), id_of(record))).collect()
 }
 
-/// Signals of a tenant of its own, one a minute.
+/// Causes protection signals of a new tenant, one a minute.
 async fn signal(app: &TestApp, count: usize) -> (String, BTreeSet<String>) {
     let tenant = app.tenant("loud").await;
     let key = tenant.key(&["integrations:read"]).await;
@@ -153,14 +152,14 @@ async fn signal(app: &TestApp, count: usize) -> (String, BTreeSet<String>) {
         "tenant_id": tenant.id, "dimension": "rate", "allowed_value": 1,
         "expires_at": "2026-03-20T00:00:00Z", "reason": "a test",
     });
-    // A tenant that is being set up has ten times that.
+    // A tenant in onboarding has ten times the threshold.
     app.founder().root_post("/fdr/abuse/override", &set_rate).await.is(201);
     for _ in 0..count {
         for _ in 0..12 {
             key.get("/integrations").await;
         }
         app.tick().await;
-        app.clock.rest(60);
+        app.clock.advance_monotonic(60);
     }
     let path = format!("/fdr/abuse/signals/{}", tenant.id);
     let all = app.founder().root(&format!("{path}?limit=1000")).await;
@@ -169,7 +168,7 @@ async fn signal(app: &TestApp, count: usize) -> (String, BTreeSet<String>) {
     (path, set(rows.iter().map(|row| row["id"].as_str().unwrap())))
 }
 
-async fn written(app: &TestApp) -> Vec<List> {
+async fn fill_lists(app: &TestApp) -> Vec<List> {
     let tenant = app.tenant("listed").await;
     let founder = tenant.founder();
     let mut ids = Vec::new();
@@ -179,7 +178,7 @@ async fn written(app: &TestApp) -> Vec<List> {
         let made = founder.post("/integrations").json(&fields).await;
         ids.push(made.is(201).text("/data/id").to_owned());
     }
-    // Each of these is refused, as it is not enabled.
+    // Each of these is refused, because the integration is not enabled.
     for id in &ids {
         let check = json!({ "integration_id": id });
         founder.post("/enforcement/check").json(&check).await.is(200);
@@ -217,7 +216,7 @@ async fn written(app: &TestApp) -> Vec<List> {
 
     let list = |route: &'static str, query: &str, names, expected, limits| List {
         route,
-        persona: founder.clone(),
+        client: founder.clone(),
         path: format!("{}{query}", route.replace("{id}", &ids[0])),
         rows: "/data",
         names,
@@ -240,9 +239,9 @@ async fn written(app: &TestApp) -> Vec<List> {
     let seldom_of_one = format!("?policy_result=allowed&integration_id={}", ids[1]);
     let (id, call): (&[&str], &[&str]) = (&["/id"], &["/call_id"]);
     vec![
-        List { persona: app.founder(), ..list("/api/v1/tenants", "", id, set(tenants), [3, 100]) },
+        List { client: app.founder(), ..list("/api/v1/tenants", "", id, set(tenants), [3, 100]) },
         List {
-            persona: app.founder(),
+            client: app.founder(),
             path: signals,
             rows: "/data/signals",
             ..list("/fdr/abuse/signals/{tenant_id}", "", id, signalled, [3, 8])
@@ -271,9 +270,9 @@ async fn written(app: &TestApp) -> Vec<List> {
             [1, 10],
         ),
         list(history, "", call, calls(&every), [90, 400]),
-        list(history, "?policy_result=allowed", call, calls(&is_seldom), [5, 100]),
+        list(history, "?policy_result=allowed", call, calls(&is_match), [5, 100]),
         list(history, "?session_id=seldom&policy_result=warned", call, set::<String>([]), [5, 100]),
-        list(history, &seldom_of_one, call, calls(&|at| is_seldom(at) && at % 2 == 1), [3, 100]),
+        list(history, &seldom_of_one, call, calls(&|at| is_match(at) && at % 2 == 1), [3, 100]),
         list(
             "/api/v1/telemetry/daily-aggregates",
             span,
@@ -285,7 +284,7 @@ async fn written(app: &TestApp) -> Vec<List> {
 }
 
 async fn check_lists(app: &TestApp) {
-    let lists = written(app).await;
+    let lists = fill_lists(app).await;
     let mut was_short = 0;
     for (route, parameters) in documented() {
         let has = |name: &str| parameters.iter().any(|known| known == name);
@@ -303,7 +302,7 @@ async fn check_lists(app: &TestApp) {
             }
         }
     }
-    // One because of what its rows carry, one because of its filter.
+    // One because of the size of its rows, one because of its filter.
     assert!(was_short >= 2, "only {was_short} walks had short pages");
 }
 

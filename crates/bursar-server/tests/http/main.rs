@@ -1,5 +1,5 @@
-//! What needs no process of its own: every feature over HTTP, by the product's own router over a
-//! real store; fuzz targets; issuers of tokens; and what ships beside the binary.
+//! Tests that need no server process: every feature over HTTP, through the product's own router
+//! over a real store; fuzz targets; token issuers; and the files that ship beside the binary.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]

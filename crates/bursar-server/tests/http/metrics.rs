@@ -1,14 +1,14 @@
-//! What is measured, and who may read it.
+//! The metrics, and who may read them.
 
 use axum::http::Method;
 use serde_json::json;
 
 use crate::support::{METRICS_TOKEN, TestApp, record, reservation, with};
 
-/// An id that this server never made.
+/// An id that does not exist.
 const UNKNOWN: &str = "00000000-0000-8000-8000-000000000000";
 
-/// The metrics as the operator reads them.
+/// The metrics as text.
 async fn scrape(app: &TestApp) -> String {
     let answer = app.founder().root("/metrics").await;
     assert_eq!(answer.status.as_u16(), 200, "{}", answer.body);
@@ -16,7 +16,7 @@ async fn scrape(app: &TestApp) -> String {
     answer.body
 }
 
-/// Claims that the metrics have this line.
+/// Asserts that the metrics have this line.
 #[track_caller]
 fn check(metrics: &str, line: &str) {
     let name = line.split(['{', ' ']).next().unwrap_or_default();
@@ -90,14 +90,14 @@ async fn decisions_are_counted_by_result_and_first_reason() {
     decided("check", "blocked", "budget_exceeded", 2);
     decided("check", "hard_blocked", "integration_not_found", 1);
     decided("reservation", "blocked", "budget_exceeded", 1);
-    // The second one is warned; the repetition of the first one is no new decision.
+    // The second has a warning; the repetition of the first is no new decision.
     decided("reservation", "allowed", "all_checks_passed", 1);
     decided("reservation", "warned", "budget_warning", 1);
     check(&metrics, r#"bursar_reservation_changes_total{change="made"} 2"#);
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_the_template_of_their_route() {
+async fn requests_are_counted_by_route_template() {
     let app = TestApp::new();
     let tenant = app.tenant("t").await;
     let id = tenant.integration("i", json!({})).await;
@@ -108,7 +108,7 @@ async fn requests_are_counted_by_the_template_of_their_route() {
     founder.get("/no/such/route?secret=1").await.refused(404, "ROUTE_NOT_FOUND");
     let odd = Method::from_bytes(b"BREW").unwrap();
     founder.request(odd, "/tenants").await.refused(405, "METHOD_NOT_ALLOWED");
-    app.nobody().get("/tenants").await.refused(401, "UNAUTHENTICATED");
+    app.anonymous().get("/tenants").await.refused(401, "UNAUTHENTICATED");
 
     let metrics = scrape(&app).await;
     let counted = |method: &str, route: &str, status: u16| {
@@ -123,7 +123,7 @@ async fn requests_are_counted_by_the_template_of_their_route() {
     counted("GET", "/api/v1/tenants", 401);
     check(&metrics, r#"bursar_http_errors_total{code="UNAUTHENTICATED"} 1"#);
     check(&metrics, r#"bursar_http_request_seconds_count{route="/api/v1/integrations/{id}"} 2"#);
-    // The scrape itself is being answered.
+    // The scrape itself is in flight.
     check(&metrics, "bursar_http_requests_in_flight 1");
     for outside in [id.as_str(), "nonsense", "my-call", "such", "secret", "BREW"] {
         assert!(!metrics.contains(outside), "{outside}");
@@ -131,7 +131,7 @@ async fn requests_are_counted_by_the_template_of_their_route() {
 }
 
 #[tokio::test]
-async fn the_store_is_watched_from_what_is_stored() {
+async fn store_metrics_come_from_the_database() {
     let app = TestApp::new();
     let tenant = app.tenant("t").await;
     let limits = json!({ "budget_limit_cents": 40, "token_limit_month": 4000 });
@@ -148,7 +148,7 @@ async fn the_store_is_watched_from_what_is_stored() {
     app.read_store_stats().await;
     let metrics = scrape(&app).await;
     let labels = format!(r#"{{integration_id="{hot}",tenant_id="{}"}}"#, tenant.id);
-    // 1.25 cents used and 10 held of 40; a thousand tokens used and a thousand held of 4,000.
+    // Used 1.25 and held 10 of 40 cents; used 1,000 and held 1,000 of 4,000 tokens.
     check(&metrics, &format!("bursar_budget_used_ratio{labels} 0.28125"));
     check(&metrics, &format!("bursar_tokens_used_ratio{labels} 0.5"));
     assert_eq!(metrics.matches("\nbursar_budget_used_ratio{").count(), 1);
@@ -156,14 +156,14 @@ async fn the_store_is_watched_from_what_is_stored() {
     check(&metrics, "bursar_tenants 1");
     assert!(metrics.contains(r#"bursar_database_bytes{file="data"}"#));
 
-    // An integration that is gone is not shown any more.
+    // A deleted integration is not shown.
     founder.delete(&format!("/integrations/{hot}")).await.is(200);
     app.read_store_stats().await;
     assert!(!scrape(&app).await.contains(&hot));
 }
 
 #[tokio::test]
-async fn the_writer_and_the_process_are_watched() {
+async fn metrics_cover_the_writer_and_the_process() {
     let app = TestApp::new();
     app.tenant("t").await;
     let metrics = scrape(&app).await;
@@ -184,25 +184,25 @@ async fn the_writer_and_the_process_are_watched() {
 }
 
 #[tokio::test]
-async fn the_token_of_the_metrics_opens_nothing_else() {
+async fn the_metrics_token_opens_only_the_metrics() {
     let app = TestApp::new();
-    let scraper = app.nobody().with("authorization", &format!("Bearer {METRICS_TOKEN}"));
+    let scraper = app.anonymous().with("authorization", &format!("Bearer {METRICS_TOKEN}"));
     assert_eq!(scraper.root("/metrics").await.status.as_u16(), 200);
     scraper.get("/tenants").await.refused(401, "UNAUTHENTICATED");
-    // Two credentials are ambiguous here as everywhere.
+    // Two credentials are ambiguous here too.
     let both = scraper.clone().with("x-aos-key", "another");
     both.root("/metrics").await.refused(400, "AMBIGUOUS_CREDENTIALS");
-    let wrong = app.nobody().with("authorization", &format!("Bearer {METRICS_TOKEN}x"));
+    let wrong = app.anonymous().with("authorization", &format!("Bearer {METRICS_TOKEN}x"));
     wrong.root("/metrics").await.refused(401, "UNAUTHENTICATED");
-    let as_key = app.nobody().with("x-aos-key", METRICS_TOKEN);
+    let as_key = app.anonymous().with("x-aos-key", METRICS_TOKEN);
     as_key.root("/metrics").await.refused(401, "UNAUTHENTICATED");
     let metrics = scrape(&app).await;
     assert!(!metrics.contains(METRICS_TOKEN));
 }
 
-/// Seven tenants with 400 models of long names stopped the metrics for good.
+/// A scrape larger than the memory of responses could never be sent.
 #[tokio::test]
-async fn the_metrics_answer_whatever_tenants_name_their_models() {
+async fn metrics_stay_available_with_many_long_model_names() {
     let app = TestApp::new();
     for number in 0..7 {
         let tenant = app.tenant(&format!("t {number}")).await;
@@ -233,13 +233,13 @@ async fn the_metrics_answer_whatever_tenants_name_their_models() {
     let others = r#"provider="other",model="other"} "#;
     assert_eq!(metrics.lines().filter(counted).filter(|line| line.contains(others)).count(), 7);
     check(&metrics, r#"bursar_series_left_out{metric="bursar_calls_total"} 0"#);
-    // More than the share of the memory of answers that has to do for everyone without a tenant.
+    // More than the share of response memory for requests without a tenant.
     let second = scrape(&app).await;
     assert_eq!(second.lines().filter(counted).count(), metrics.lines().filter(counted).count());
 }
 
 #[tokio::test]
-async fn label_sets_are_cleared_by_the_operator() {
+async fn the_operator_can_clear_label_sets() {
     let app = TestApp::new();
     let tenant = app.tenant("t").await;
     let id = tenant.integration("i", json!({})).await;

@@ -1,5 +1,5 @@
-//! The character NUL, which no label can have and PostgreSQL cannot even compare: wherever a request
-//! has a text, a NUL in it is refused by name, on every database, or replaced in labels of records.
+//! The character NUL, which PostgreSQL can neither store nor compare: in every text of a request it
+//! is refused by field on both databases, or replaced in the labels of records.
 
 use axum::http::Method;
 use bursar_server::openapi;
@@ -7,19 +7,19 @@ use bursar_server::wire::schema::EXAMPLE_ID;
 use serde_json::{Value, json};
 
 use crate::databases;
-use crate::support::{Persona, conformance};
+use crate::support::{Client, conformance};
 
-/// An operation of the document, with ids of things that are there in its path.
+/// An operation of the OpenAPI document, with ids that exist in its path.
 struct Operation {
     method: Method,
-    /// Its path as the document has it.
+    /// Its path in the document.
     template: &'static str,
     path: String,
     parameters: Vec<&'static Value>,
     example: Option<Value>,
 }
 
-/// Every operation. Ids are those of an integration and of a tenant.
+/// Every operation, with the ids of an integration and a tenant.
 fn operations(integration_id: &str, tenant_id: &str) -> Vec<Operation> {
     let paths = openapi::document()["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(template, item)| {
@@ -48,7 +48,7 @@ fn operations(integration_id: &str, tenant_id: &str) -> Vec<Operation> {
     operations.collect()
 }
 
-/// The same body with a NUL in one of its texts, for each of them.
+/// For each text of a body, the body with a NUL in that text.
 fn with_nul(body: &Value) -> Vec<Value> {
     match body {
         Value::String(text) => vec![json!(format!("{text}\u{0}"))],
@@ -91,9 +91,9 @@ fn with_field(body: &Value, name: &str, field: Value) -> Value {
     body
 }
 
-/// Asks for everything with a NUL in each parameter of a query, and answers how many those were.
-async fn check_queries(founder: &Persona, operations: &[Operation]) -> usize {
-    let mut asked = 0;
+/// Sends a NUL in each query parameter of each operation; returns how many there are.
+async fn check_queries(founder: &Client, operations: &[Operation]) -> usize {
+    let mut count = 0;
     for Operation { method, path, parameters, .. } in operations {
         let queries = parameters.iter().filter(|parameter| parameter["in"] == "query");
         for name in queries.map(|parameter| parameter["name"].as_str().unwrap()) {
@@ -101,17 +101,17 @@ async fn check_queries(founder: &Persona, operations: &[Operation]) -> usize {
                 let uri = format!("{path}?{name}={value}");
                 let answer = founder.root(&uri).method(method.clone()).await;
                 answer.refused(422, "INVALID_FIELD").on(name);
-                asked += 1;
+                count += 1;
             }
         }
     }
-    asked
+    count
 }
 
-/// The same in each parameter of a path, and in each text of a body. None of these may fail for
-/// reasons of storage; what they are refused with is said by the tests of their routes.
-async fn check_paths_and_bodies(founder: &Persona, operations: &[Operation]) -> usize {
-    let mut asked = 0;
+/// Sends a NUL in each path parameter and each text of a body; returns how many there are. None may
+/// fail in the database; the tests of the routes check the errors.
+async fn check_paths_and_bodies(founder: &Client, operations: &[Operation]) -> usize {
+    let mut count = 0;
     for Operation { method, template, path, parameters, example } in operations {
         let mut requests = Vec::new();
         for parameter in parameters.iter().filter(|parameter| parameter["in"] == "path") {
@@ -128,37 +128,36 @@ async fn check_paths_and_bodies(founder: &Persona, operations: &[Operation]) -> 
             let request = if let Some(body) = &body { request.json(body) } else { request };
             let answer = request.await;
             assert!(!answer.body.contains("\\u0000"), "{}", answer.body);
-            // A batch is taken for the sake of its good records, and a record is not refused for
-            // the spelling of its labels.
+            // A batch is accepted for its valid records, and labels of a record are cleaned.
             let is_refused = answer.status.is_client_error() || answer.at("/data/errors") == 1;
             let is_cleaned = has_nul_in_label(body.as_ref());
             assert!(is_refused || is_cleaned, "{method} {uri} {body:?}: {}", answer.body);
-            asked += 1;
+            count += 1;
         }
     }
-    asked
+    count
 }
 
 #[tokio::test]
-async fn a_nul_in_any_parameter_of_any_route_is_refused_by_its_name() {
+async fn a_nul_in_any_query_parameter_is_refused_by_field() {
     for on_database in databases::each() {
         let app = &on_database.app;
         let tenant = app.tenant("a").await;
         let id = tenant.integration("i", json!({})).await;
         let operations = operations(&id, &tenant.id);
-        let asked = check_queries(&tenant.founder(), &operations).await;
-        assert!(asked >= 3 * 40, "{asked}");
+        let count = check_queries(&tenant.founder(), &operations).await;
+        assert!(count >= 3 * 40, "{count}");
     }
 }
 
 #[tokio::test]
-async fn a_nul_in_any_path_or_body_is_refused_and_fails_nothing() {
+async fn a_nul_in_any_path_or_body_is_refused_without_a_server_error() {
     for on_database in databases::each() {
         let app = &on_database.app;
         let tenant = app.tenant("a").await;
         let id = tenant.integration("i", json!({})).await;
         let operations = operations(&id, &tenant.id);
-        let asked = check_paths_and_bodies(&tenant.founder(), &operations).await;
-        assert!(asked >= 40, "{asked}");
+        let count = check_paths_and_bodies(&tenant.founder(), &operations).await;
+        assert!(count >= 40, "{count}");
     }
 }

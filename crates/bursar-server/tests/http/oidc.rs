@@ -1,26 +1,26 @@
-//! People over HTTP; which routes are theirs is in tenancy.rs.
+//! People over HTTP. Which routes they may use is tested with tenancy.
 
 use bursar_core::{Day, TenantId};
-use bursar_testing::oidc::issuer::{DISCOVERY, KEYS, Says, TestIssuer};
+use bursar_testing::oidc::issuer::{DISCOVERY, KEYS, Reply, TestIssuer};
 use bursar_testing::oidc::signer::Signer;
 use serde_json::{Value, json};
 
-use crate::support::{Persona, Tenant, TestApp};
+use crate::support::{Client, Tenant, TestApp};
 
-/// An id that this server never made.
+/// An id that does not exist.
 const UNKNOWN: &str = "00000000-0000-8000-8000-000000000000";
 
 const HOUR: i64 = 3_600;
 const FOUR_DAYS: i64 = 4 * 86_400;
 
-/// An issuer that vouches for people of every tenant, and its key.
+/// An issuer trusted for every tenant, and its signing key.
 pub(crate) struct People {
     pub(crate) issuer: TestIssuer,
     pub(crate) key: Signer,
 }
 
 impl People {
-    /// An issuer, and a server that trusts it.
+    /// An issuer and a server that trusts it.
     pub(crate) async fn with_app() -> (Self, TestApp) {
         let key = Signer::p256("a");
         let issuer = TestIssuer::new(&[&key]).await;
@@ -30,8 +30,7 @@ impl People {
         (Self { issuer, key }, app)
     }
 
-    /// What the issuer says of a person of a tenant: good for ten minutes from the start of a
-    /// test on.
+    /// The claims about a person of a tenant, valid for ten minutes from the start of a test.
     pub(crate) fn claims(&self, tenant_id: &str, role: &str) -> Value {
         let start = Day::from_civil(2026, 3, 14).unwrap().start().plus_seconds(34_013);
         json!({
@@ -46,17 +45,17 @@ impl People {
     }
 
     /// A person of a tenant.
-    pub(crate) fn person(&self, app: &TestApp, tenant_id: &str, role: &str) -> Persona {
-        holder_of(app, &self.key.token(&self.claims(tenant_id, role)))
+    pub(crate) fn person(&self, app: &TestApp, tenant_id: &str, role: &str) -> Client {
+        with_token(app, &self.key.token(&self.claims(tenant_id, role)))
     }
 }
 
-/// Someone with this token.
-pub(crate) fn holder_of(app: &TestApp, token: &str) -> Persona {
-    app.nobody().with("authorization", &format!("Bearer {token}"))
+/// A client with this token.
+pub(crate) fn with_token(app: &TestApp, token: &str) -> Client {
+    app.anonymous().with("authorization", &format!("Bearer {token}"))
 }
 
-/// A server that trusts an issuer of all its tenants, and a tenant.
+/// A server, an issuer that it trusts for all tenants, and a tenant.
 struct World {
     app: TestApp,
     people: People,
@@ -70,13 +69,13 @@ impl World {
         Self { app, people, owner }
     }
 
-    fn person(&self, tenant_id: &str, role: &str) -> Persona {
+    fn person(&self, tenant_id: &str, role: &str) -> Client {
         self.people.person(&self.app, tenant_id, role)
     }
 }
 
 #[tokio::test]
-async fn a_person_sets_a_tenant_up_and_is_known_by_name() {
+async fn a_person_can_set_up_a_tenant_and_is_shown_as_creator() {
     let world = World::new().await;
     let person = world.person(&world.owner.id, "admin");
     let context = person.get("/session/context").await;
@@ -100,14 +99,14 @@ async fn a_person_sets_a_tenant_up_and_is_known_by_name() {
 }
 
 #[tokio::test]
-async fn a_token_is_good_or_expired_whatever_the_clock_jumps_to() {
+async fn tokens_expire_on_time_despite_clock_jumps() {
     let World { app, people, owner } = World::new().await;
     let person = people.person(&app, &owner.id, "viewer");
     let mut old = people.claims(&owner.id, "viewer");
     let start = old["nbf"].as_i64().unwrap();
     old["nbf"] = json!(start - 600);
     old["exp"] = json!(start - 61);
-    let expired = holder_of(&app, &people.key.token(&old));
+    let expired = with_token(&app, &people.key.token(&old));
     let check = async || {
         person.get("/integrations").await.is(200);
         expired.get("/integrations").await.refused(401, "UNAUTHENTICATED");
@@ -121,20 +120,20 @@ async fn a_token_is_good_or_expired_whatever_the_clock_jumps_to() {
         app.clock.jump(-jump);
         check().await;
     }
-    // Neither did the keys grow old by it.
-    assert_eq!(people.issuer.asked(KEYS), 1);
+    // The cached keys of the issuer did not age by the jump either.
+    assert_eq!(people.issuer.request_count(KEYS), 1);
     app.clock.advance(660);
     person.get("/integrations").await.refused(401, "UNAUTHENTICATED");
 }
 
 #[tokio::test]
-async fn a_person_of_a_tenant_that_is_not_there_is_nobody() {
+async fn a_person_of_an_unknown_tenant_is_refused() {
     let world = World::new().await;
     let never = TenantId::from_number(5).unwrap().to_string();
     for tenant in [never.as_str(), UNKNOWN, "acme"] {
         let answer = world.person(tenant, "admin").get("/integrations").await;
         answer.refused(401, "UNAUTHENTICATED");
-        // The same words whether there is such a tenant or not.
+        // The message does not tell whether the tenant exists.
         assert_eq!(
             answer.text("/error/message"),
             "The token is refused: it names no tenant that its issuer speaks for."
@@ -143,7 +142,7 @@ async fn a_person_of_a_tenant_that_is_not_there_is_nobody() {
 }
 
 #[tokio::test]
-async fn a_person_reads_while_the_tenant_is_suspended_and_nothing_after_its_end() {
+async fn a_person_can_read_a_suspended_tenant_and_not_a_terminated_one() {
     let world = World::new().await;
     let person = world.person(&world.owner.id, "admin");
     let path = format!("/tenants/{}", world.owner.id);
@@ -156,7 +155,7 @@ async fn a_person_reads_while_the_tenant_is_suspended_and_nothing_after_its_end(
 }
 
 #[tokio::test]
-async fn a_token_that_was_good_a_moment_ago_is_refused_when_its_time_is_over() {
+async fn a_recently_used_token_expires_on_time() {
     let world = World::new().await;
     let person = world.person(&world.owner.id, "viewer");
     person.get("/integrations").await.is(200);
@@ -167,7 +166,7 @@ async fn a_token_that_was_good_a_moment_ago_is_refused_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_is_wrong_and_repeats_nothing() {
+async fn a_refused_token_gets_a_reason_and_is_not_echoed() {
     let world = World::new().await;
     let mut claims = world.people.claims(&world.owner.id, "admin");
     claims["aud"] = json!("canary-audience");
@@ -176,7 +175,7 @@ async fn a_refusal_says_what_is_wrong_and_repeats_nothing() {
         ("canary.canary.canary".to_owned(), "it is not a signed token"),
         (Signer::p256("canary").token(&claims), "its key (kid) is none of its issuer's"),
     ] {
-        let answer = holder_of(&world.app, &token).get("/integrations").await;
+        let answer = with_token(&world.app, &token).get("/integrations").await;
         answer.refused(401, "UNAUTHENTICATED");
         assert!(answer.text("/error/message").contains(expected), "{}", answer.body);
         assert!(!answer.body.contains("canary"), "{}", answer.body);
@@ -185,28 +184,28 @@ async fn a_refusal_says_what_is_wrong_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_away_stops_its_people_and_nobody_else() {
+async fn an_unavailable_issuer_affects_only_its_own_people() {
     let world = World::new().await;
-    world.people.issuer.says(KEYS, Says::Status(500));
+    world.people.issuer.set_reply(KEYS, Reply::Status(500));
     let person = world.person(&world.owner.id, "viewer");
     let answer = person.get("/integrations").await;
     answer.refused(503, "UNAVAILABLE");
     assert_eq!(answer.headers["retry-after"], "1");
     world.owner.key(&["*"]).await.get("/integrations").await.is(200);
-    world.people.issuer.says(KEYS, Says::keys(&[&world.people.key]));
+    world.people.issuer.set_reply(KEYS, Reply::keys(&[&world.people.key]));
     world.app.clock.advance(10);
     person.get("/integrations").await.is(200);
-    assert_eq!(world.people.issuer.asked(DISCOVERY), 2);
+    assert_eq!(world.people.issuer.request_count(DISCOVERY), 2);
 }
 
 #[tokio::test]
-async fn a_token_is_good_in_its_own_header_only() {
+async fn a_token_is_accepted_only_as_bearer() {
     let world = World::new().await;
     let token = world.people.key.token(&world.people.claims(&world.owner.id, "admin"));
     for header in ["x-aos-key", "x-cus-integration-key"] {
-        let persona = world.app.nobody().with(header, &token);
-        persona.get("/integrations").await.refused(401, "UNAUTHENTICATED");
+        let client = world.app.anonymous().with(header, &token);
+        client.get("/integrations").await.refused(401, "UNAUTHENTICATED");
     }
-    let both = holder_of(&world.app, &token).with("x-aos-key", "bur_another");
+    let both = with_token(&world.app, &token).with("x-aos-key", "bur_another");
     both.get("/integrations").await.refused(400, "AMBIGUOUS_CREDENTIALS");
 }

@@ -1,5 +1,5 @@
-//! What ships beside the binary agrees with it. An image cannot be built and a unit cannot be
-//! started here; what they say about the binary, its settings and its version is checked.
+//! The files that ship beside the binary agree with it. The tests do not build the image or start
+//! the unit; they check what both say about the binary, its settings and its version.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -15,13 +15,13 @@ const DOCKERIGNORE: &str = include_str!("../../../../.dockerignore");
 const UNIT: &str = include_str!("../../../../deploy/systemd/bursar.service");
 const GUIDE: &str = include_str!("../../../../docs/operating.md");
 const GUARANTEES: &str = include_str!("../../../../docs/guarantees.md");
-/// Where the actions of the audit log are named.
+/// The documentation of the actions of the audit log.
 const CONTROL: &str = concat!(
     include_str!("../../../bursar-store/src/control/change.rs"),
     include_str!("../../../bursar-store/src/control/keys.rs"),
 );
 
-/// The instructions of the Dockerfile with their continuations, without comments.
+/// The instructions of the Dockerfile with continuation lines joined, without comments.
 fn instructions() -> Vec<(String, String)> {
     let lines = DOCKERFILE.lines().filter(|line| !line.starts_with('#'));
     let whole = lines.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
@@ -33,21 +33,21 @@ fn of(name: &str) -> Vec<String> {
     instructions().into_iter().filter(|(found, _)| found == name).map(|(_, rest)| rest).collect()
 }
 
-/// The words of an instruction in the form of a list, which no shell reads.
+/// The words of an instruction in exec form.
 #[track_caller]
 fn exec_form(text: &str) -> Vec<String> {
     let list = text.find('[').map(|at| text.get(at..).unwrap());
     serde_json::from_str(list.unwrap_or_default()).unwrap()
 }
 
-/// Claims that the binary knows a command with its flags.
+/// Asserts that the binary knows a command with its flags.
 #[track_caller]
 fn check_known(words: &[&str]) {
     let output = Command::new(BURSAR).args(words).arg("--help").env_clear().output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Claims that variables are settings, and that their values work.
+/// Asserts that variables are settings and have valid values.
 #[track_caller]
 fn check_settings(variables: &[(String, String)]) {
     assert!(!variables.is_empty());
@@ -63,13 +63,13 @@ fn the_image_is_built_with_the_version_of_the_workspace() {
     let from = of("FROM");
     assert!(from[0].starts_with(&format!("rust:{version}-slim-")), "{from:?}");
     assert_eq!(from.len(), 2, "{from:?}");
-    // The C library of the one must be the one of the other.
+    // Both stages need the same C library.
     assert!(from[0].contains("bookworm") && from[1].contains("debian12"), "{from:?}");
     assert!(of("RUN").concat().contains("cargo build --release --locked --bin bursar"));
 }
 
 #[test]
-fn the_image_runs_the_binary_as_nobody_in_particular() {
+fn the_image_runs_the_binary_as_an_unprivileged_user() {
     let binary = "/usr/local/bin/bursar";
     assert!(of("COPY").iter().any(|copy| copy.ends_with(binary)));
     let entry = exec_form(&of("ENTRYPOINT")[0]);
@@ -100,7 +100,7 @@ fn the_image_keeps_its_data_in_its_volume() {
 }
 
 #[test]
-fn the_image_is_given_all_that_a_build_reads() {
+fn the_build_context_has_everything_that_the_build_reads() {
     let ignored: Vec<&str> = DOCKERIGNORE.lines().collect();
     let members = MANIFEST.split("members = [").nth(1).unwrap().split(']').next().unwrap();
     let members = members.split(',').map(|member| member.trim().trim_matches('"'));
@@ -113,7 +113,7 @@ fn the_image_is_given_all_that_a_build_reads() {
     }
 }
 
-/// The settings of a unit, in order; a name may come more than once.
+/// The directives of the unit in order; a name may repeat.
 fn unit() -> Vec<(&'static str, &'static str)> {
     let lines = UNIT.lines().filter(|line| !line.starts_with(['#', '[']));
     lines.filter_map(|line| line.split_once('=')).collect()
@@ -126,7 +126,7 @@ fn unit_has(name: &str) -> &'static str {
 }
 
 #[test]
-fn the_unit_starts_the_binary_with_settings_that_it_knows() {
+fn the_unit_starts_the_binary_with_known_settings() {
     let start: Vec<&str> = unit_has("ExecStart").split(' ').collect();
     assert_eq!(start[0], "/usr/local/bin/bursar");
     check_known(&start[1..]);
@@ -155,7 +155,7 @@ fn the_unit_leaves_time_to_drain_and_files_for_every_connection() {
 }
 
 #[test]
-fn the_unit_gives_the_server_nothing_that_it_does_not_need() {
+fn the_unit_restricts_the_server() {
     for (name, value) in [
         ("User", "bursar"),
         ("StateDirectoryMode", "0700"),
@@ -213,7 +213,7 @@ fn every_guarantee_names_tests_that_exist() {
         let (title, text) = section.split_once('\n').unwrap();
         let (_, tests) = text.split_once("\n- ").unwrap_or_else(|| panic!("{title}: no test"));
         for line in tests.split("\n- ") {
-            // The list ends with its paragraph.
+            // The list ends with the paragraph.
             let line = line.split("\n\n").next().unwrap_or_default();
             let mut names = line.split('`').skip(1).step_by(2);
             let file = names.next().unwrap_or_else(|| panic!("{title}: no file in {line}"));

@@ -1,4 +1,4 @@
-//! A panic while a request is answered: it is answered 500, and costs nobody else anything.
+//! Panics in a handler: the request gets 500, and no other request is affected.
 
 use axum::Router;
 use axum::routing::get;
@@ -8,20 +8,20 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::databases;
-use crate::support::{Persona, TestApp};
+use crate::support::{Client, TestApp};
 
 async fn fails() -> &'static str {
     unreachable!("a fault of the test")
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_is_answered_500_without_details() {
+async fn a_panic_in_a_handler_returns_500_without_details() {
     let app = TestApp::new();
     let open = Router::new().route("/fails", get(fails));
     let router = router_with(open, Router::new(), Access::AnyCaller, app.app.clone());
-    let client = Persona::new(router);
+    let client = Client::new(router);
     for _ in 0..3 {
-        let answer = client.root("/fails").header("x-request-id", "of-the-test").unread().await;
+        let answer = client.root("/fails").header("x-request-id", "of-the-test").response().await;
         assert_eq!(answer.status(), 500);
         assert_eq!(answer.headers()["x-request-id"], "of-the-test");
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
@@ -43,7 +43,7 @@ async fn a_change_that_panics_in_the_writer_leaves_the_server_ready() {
             unreachable!("a fault of the test")
         });
         assert!(changed.await.is_err());
-        app.nobody().root("/health/ready").await.is(200);
+        app.anonymous().root("/health/ready").await.is(200);
         let record = crate::support::record(&id, "after");
         tenant.founder().post("/telemetry/llm-usage").json(&record).await.is(201);
     }

@@ -1,10 +1,10 @@
-//! Protection over HTTP: each dimension at its edge, what is never refused, and what the operator
-//! sees and says.
+//! Protection over HTTP: each threshold at its limit, what is never refused, and the operator's
+//! overrides and signals.
 
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation, with};
+use crate::support::{ApiResponse, Client, Tenant, TestApp, record, reservation, with};
 
 const PER_MINUTE: &str = "BURSAR_PROTECTION_REQUESTS_PER_MINUTE";
 const PER_SECOND: &str = "BURSAR_PROTECTION_REQUESTS_PER_SECOND";
@@ -13,19 +13,24 @@ const TRAFFIC_PER_SECOND: &str = "BURSAR_PROTECTION_TRAFFIC_PER_SECOND";
 const COST: &str = "BURSAR_PROTECTION_COST_CENTS_DAY";
 const FLOOR: &str = "BURSAR_PROTECTION_ANOMALY_FLOOR";
 
-/// A tenant that is set up, with the id of its integration. Nothing of it is counted any more.
-async fn complete(app: &TestApp) -> (Tenant, String) {
+/// A tenant after onboarding, with an integration. Its setup requests have left all windows.
+async fn onboarded(app: &TestApp) -> (Tenant, String) {
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     let first = with(record(&id, "first"), json!({ "cost_cents": 0 }));
     tenant.founder().post("/telemetry/llm-usage").json(&first).await.is(201);
-    app.clock.rest(600);
+    app.clock.advance_monotonic(600);
     (tenant, id)
 }
 
-/// Claims a refusal with these details, and that the header says the same.
+/// Asserts a refusal with these details and a matching `Retry-After`.
 #[track_caller]
-fn check_refused(answer: &Answer, status: u16, code: &str, (dimension, details): (&str, [i64; 3])) {
+fn check_refused(
+    answer: &ApiResponse,
+    status: u16,
+    code: &str,
+    (dimension, details): (&str, [i64; 3]),
+) {
     let [retry_after_ms, current_value, allowed_value] = details;
     let expected = json!({
         "dimension": dimension,
@@ -38,21 +43,21 @@ fn check_refused(answer: &Answer, status: u16, code: &str, (dimension, details):
     assert_eq!(answer.headers["retry-after"], seconds.to_string());
 }
 
-async fn usage(persona: &Persona, id: &str, call_id: &str) -> Answer {
-    persona.post("/telemetry/llm-usage").json(&record(id, call_id)).await
+async fn usage(client: &Client, id: &str, call_id: &str) -> ApiResponse {
+    client.post("/telemetry/llm-usage").json(&record(id, call_id)).await
 }
 
-async fn batch(persona: &Persona, id: &str, call_ids: &[&str]) -> Answer {
+async fn batch(client: &Client, id: &str, call_ids: &[&str]) -> ApiResponse {
     let records: Vec<Value> = call_ids.iter().map(|call_id| record(id, call_id)).collect();
-    persona.post("/telemetry/llm-usage/batch").json(&json!({ "records": records })).await
+    client.post("/telemetry/llm-usage/batch").json(&json!({ "records": records })).await
 }
 
-async fn reserve(persona: &Persona, id: &str, call_id: &str) -> Answer {
-    persona.post("/enforcement/reservations").json(&reservation(id, call_id)).await
+async fn reserve(client: &Client, id: &str, call_id: &str) -> ApiResponse {
+    client.post("/enforcement/reservations").json(&reservation(id, call_id)).await
 }
 
-async fn check(persona: &Persona, id: &str) -> Answer {
-    persona.post("/enforcement/check").json(&json!({ "integration_id": id })).await
+async fn check(client: &Client, id: &str) -> ApiResponse {
+    client.post("/enforcement/check").json(&json!({ "integration_id": id })).await
 }
 
 async fn total_calls(tenant: &Tenant) -> Value {
@@ -71,15 +76,15 @@ fn overriding(tenant: &Tenant, changes: Value) -> Value {
     with(base, changes)
 }
 
-async fn signals(app: &TestApp, tenant: &Tenant) -> Answer {
+async fn signals(app: &TestApp, tenant: &Tenant) -> ApiResponse {
     app.tick().await;
     app.founder().root(&format!("/fdr/abuse/signals/{}", tenant.id)).await
 }
 
 #[tokio::test]
-async fn a_route_is_rejected_beyond_its_minute_and_free_when_a_second_leaves() {
+async fn a_route_is_limited_per_minute_until_requests_leave_the_window() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "3")]);
-    let (tenant, _) = complete(&app).await;
+    let (tenant, _) = onboarded(&app).await;
     let key = tenant.key(&["integrations:read"]).await;
     for seconds in [0, 10, 0] {
         app.clock.advance(seconds);
@@ -89,18 +94,18 @@ async fn a_route_is_rejected_beyond_its_minute_and_free_when_a_second_leaves() {
     check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full(50_000));
     app.clock.advance(49);
     check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full(1_000));
-    // Whoever repeats is let in when the first leaves; other routes and tenants never noticed.
+    // A repeated request is admitted when the first leaves the window; others are unaffected.
     app.clock.advance(1);
     key.get("/integrations").await.is(200);
     check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full(10_000));
     key.get(&format!("/integrations/{}", tenant.id)).await.refused(404, "INTEGRATION_NOT_FOUND");
-    complete(&app).await.0.founder().get("/integrations").await.is(200);
+    onboarded(&app).await.0.founder().get("/integrations").await.is(200);
 }
 
 #[tokio::test]
-async fn a_tenant_whose_windows_the_operator_clears_begins_anew_and_no_other() {
+async fn clearing_the_windows_of_a_tenant_resets_only_that_tenant() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "3")]);
-    let tenants = [complete(&app).await.0, complete(&app).await.0];
+    let tenants = [onboarded(&app).await.0, onboarded(&app).await.0];
     let keys = [tenants[0].key(&["*"]).await, tenants[1].key(&["*"]).await];
     for key in &keys {
         for _ in 0..3 {
@@ -119,10 +124,10 @@ async fn a_tenant_whose_windows_the_operator_clears_begins_anew_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_second_is_throttled_over_all_routes_of_a_class() {
+async fn all_routes_of_a_class_share_a_limit_per_second() {
     let settings = [(PER_SECOND, "3"), (TRAFFIC_PER_SECOND, "2")];
     let app = TestApp::with_settings(&settings);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(1);
     for path in ["/integrations", "/telemetry/usage-summary", "/session/context"] {
@@ -130,7 +135,7 @@ async fn a_second_is_throttled_over_all_routes_of_a_class() {
     }
     let full = ("burst", [1_000, 3, 3]);
     check_refused(&key.get("/keys").await, 503, "THROTTLED", full);
-    // Traffic has a second of its own.
+    // Traffic has its own limit per second.
     for call_id in ["a", "b"] {
         usage(&key, &id, call_id).await.is(201);
     }
@@ -143,9 +148,9 @@ async fn a_second_is_throttled_over_all_routes_of_a_class() {
 }
 
 #[tokio::test]
-async fn a_day_is_full_when_exactly_its_amount_is_spent_and_ends_at_midnight() {
+async fn the_daily_cost_limit_applies_at_exactly_its_amount_and_resets_at_midnight() {
     let app = TestApp::with_settings(&[(COST, "10")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     let other = tenant.integration("other", json!({})).await;
     reserve(&key, &id, "held").await.is(201);
@@ -153,13 +158,13 @@ async fn a_day_is_full_when_exactly_its_amount_is_spent_and_ends_at_midnight() {
     let spend = async |call_id, cents: f64| {
         let spent = with(record(&other, call_id), json!({ "cost_cents": cents }));
         key.post("/telemetry/llm-usage").json(&spent).await.is(201);
-        // What was read is taken for true for a second.
+        // The cost that was read is cached for a second.
         app.clock.advance(1);
     };
     spend("most", 9.999_999_9).await;
     check(&key, &id).await.is(200);
     spend("rest", 0.000_000_1).await;
-    // It is 9:26:55, and the limit is that of the tenant and not of an integration.
+    // It is 9:26:55, and the limit is the tenant's, not an integration's.
     let until_midnight = (24 * 3_600 - (9 * 3_600 + 26 * 60 + 55)) * 1_000;
     let full = ("cost", [until_midnight, 10, 10]);
     check_refused(&check(&key, &id).await, 429, "COST_LIMIT_EXCEEDED", full);
@@ -167,7 +172,7 @@ async fn a_day_is_full_when_exactly_its_amount_is_spent_and_ends_at_midnight() {
     let answer = key.post("/enforcement/batch").json(&question).await;
     check_refused(&answer, 429, "COST_LIMIT_EXCEEDED", full);
     check_refused(&reserve(&key, &id, "more").await, 429, "COST_LIMIT_EXCEEDED", full);
-    // Facts, reads, and what is held already go on.
+    // Records, reads and existing holds are not affected.
     usage(&key, &id, "a fact").await.is(201);
     key.get(&format!("/enforcement/status?integration_id={id}")).await.is(200);
     key.post("/enforcement/reservations/kept/extend").await.is(200);
@@ -177,9 +182,9 @@ async fn a_day_is_full_when_exactly_its_amount_is_spent_and_ends_at_midnight() {
 }
 
 #[tokio::test]
-async fn ten_times_what_is_usual_is_told_once_and_refuses_nothing() {
+async fn ten_times_the_usual_traffic_is_one_anomaly_signal_and_refuses_nothing() {
     let app = TestApp::with_settings(&[(FLOOR, "2")]);
-    let (tenant, _) = complete(&app).await;
+    let (tenant, _) = onboarded(&app).await;
     let key = tenant.key(&["integrations:read"]).await;
     for _ in 0..30 {
         key.get("/integrations").await.is(200);
@@ -189,17 +194,17 @@ async fn ten_times_what_is_usual_is_told_once_and_refuses_nothing() {
     assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
     assert_eq!(found[0]["dimension"], "anomaly");
     assert_eq!(found[0]["action"], "warn");
-    // The operator's request that made the key counts as the tenant's.
+    // The operator's request that created the key counts for the tenant.
     assert_eq!([&found[0]["current_value"], &found[0]["allowed_value"]], [20, 20]);
     assert_eq!([&found[0]["count"], &found[0]["retry_after_ms"]], [1, 0]);
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_being_set_up_has_ten_times_the_thresholds_and_no_more() {
+async fn a_tenant_in_onboarding_has_ten_times_the_thresholds() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (PER_SECOND, "2"), (COST, "1")]);
     let tenant = app.tenant("new").await;
     let key = tenant.key(&["*"]).await;
-    app.clock.rest(60);
+    app.clock.advance_monotonic(60);
     for _ in 0..10 {
         key.get("/integrations").await.is(200);
     }
@@ -210,10 +215,10 @@ async fn a_tenant_that_is_being_set_up_has_ten_times_the_thresholds_and_no_more(
     }
     let full = ("burst", [1_000, 20, 20]);
     check_refused(&key.get("/keys").await, 503, "THROTTLED", full);
-    // An override is what it says.
+    // An override is absolute.
     let absolute = overriding(&tenant, json!({ "allowed_value": 11 }));
     app.founder().root_post("/fdr/abuse/override", &absolute).await.is(201);
-    app.clock.rest(1);
+    app.clock.advance_monotonic(1);
     key.get("/integrations").await.is(200);
     let full = ("rate", [59_000, 11, 11]);
     check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
@@ -221,9 +226,9 @@ async fn a_tenant_that_is_being_set_up_has_ten_times_the_thresholds_and_no_more(
 }
 
 #[tokio::test]
-async fn setting_a_tenant_up_is_exempt() {
+async fn finalizing_onboarding_is_exempt() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_MINUTE, "1")]);
-    let (tenant, _) = complete(&app).await;
+    let (tenant, _) = onboarded(&app).await;
     for _ in 0..5 {
         tenant.founder().post("/onboarding/finalize").await.is(200);
     }
@@ -235,11 +240,11 @@ async fn setting_a_tenant_up_is_exempt() {
 }
 
 #[tokio::test]
-async fn a_clock_that_stands_or_jumps_holds_nobody_up() {
+async fn a_stopped_or_jumping_clock_extends_no_window() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "5"), (TRAFFIC_PER_MINUTE, "5")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
-    // It is an hour ahead for a moment, and stands for that hour because time never goes back.
+    // A jump of an hour and back: the time stands for that hour, because it never goes back.
     app.clock.jump(3_600);
     key.get("/integrations").await.is(200);
     app.clock.jump(-3_600);
@@ -248,30 +253,30 @@ async fn a_clock_that_stands_or_jumps_holds_nobody_up() {
             key.get("/integrations").await.is(200);
             usage(&key, &id, &format!("{minute}-{number}")).await.is(201);
         }
-        app.clock.rest(60);
+        app.clock.advance_monotonic(60);
     }
-    // What is refused is told when to come, and is let in then.
+    // A refused request is admitted after its `Retry-After`.
     for _ in 0..5 {
         key.get("/integrations").await.is(200);
     }
-    app.clock.rest(13);
+    app.clock.advance_monotonic(13);
     let full = ("rate", [47_000, 5, 5]);
     check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
-    app.clock.rest(47);
+    app.clock.advance_monotonic(47);
     key.get("/integrations").await.is(200);
 }
 
 #[tokio::test]
-async fn what_is_read_for_a_second_is_read_again_while_the_clock_stands() {
+async fn the_cached_daily_cost_expires_while_the_clock_stands() {
     let app = TestApp::with_settings(&[(COST, "10")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     check(&key, &id).await.is(200);
     let spent = with(record(&id, "spent"), json!({ "cost_cents": 10 }));
     key.post("/telemetry/llm-usage").json(&spent).await.is(201);
-    app.clock.rest(1);
+    app.clock.advance_monotonic(1);
     check(&key, &id).await.refused(429, "COST_LIMIT_EXCEEDED");
-    // Another day is another question, within the same second too.
+    // The cost of another day is read at once, even within the same second.
     app.clock.jump(24 * 3_600);
     let confirm = app.founder().root("/fdr/clock/confirm").method(axum::http::Method::POST);
     confirm.await.is(200);
@@ -279,29 +284,29 @@ async fn what_is_read_for_a_second_is_read_again_while_the_clock_stands() {
 }
 
 #[tokio::test]
-async fn signals_of_a_minute_share_a_row_while_the_clock_stands() {
+async fn signals_have_a_row_per_minute_while_the_clock_stands() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "1")]);
-    let (tenant, _) = complete(&app).await;
+    let (tenant, _) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     for _ in 0..2 {
         key.get("/integrations").await.is(200);
         key.get("/integrations").await.refused(429, "RATE_LIMITED");
         app.tick().await;
-        app.clock.rest(60);
+        app.clock.advance_monotonic(60);
     }
     let shown = signals(&app, &tenant).await;
     assert_eq!(shown.is(200).data()["signals"].as_array().map(Vec::len), Some(2));
 }
 
 #[tokio::test]
-async fn what_the_key_of_an_integration_does_counts_against_that_integration_alone() {
+async fn requests_with_an_integration_key_count_against_that_integration_alone() {
     let settings = [(PER_SECOND, "2"), (PER_MINUTE, "3"), (TRAFFIC_PER_SECOND, "2")];
     let app = TestApp::with_settings(&settings);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let other = tenant.integration("other", json!({})).await;
     let (loud, quiet) = (tenant.integration_key(&id).await, tenant.integration_key(&other).await);
     let key = tenant.key(&["*"]).await;
-    app.clock.rest(60);
+    app.clock.advance_monotonic(60);
     let limits = format!("/integrations/{id}/limits");
     for path in [&limits, "/session/context"] {
         loud.get(path).await.is(200);
@@ -313,7 +318,7 @@ async fn what_the_key_of_an_integration_does_counts_against_that_integration_alo
     }
     check_refused(&usage(&loud, &id, "c").await, 503, "THROTTLED", full);
     check_refused(&check(&loud, &id).await, 503, "THROTTLED", full);
-    // Its tenant and the tenant's other integrations have all of their own.
+    // Its tenant and the other integrations have their own windows.
     for path in [&limits, "/integrations"] {
         key.get(path).await.is(200);
     }
@@ -323,9 +328,9 @@ async fn what_the_key_of_an_integration_does_counts_against_that_integration_alo
         usage(&quiet, &other, &format!("quiet {call_id}")).await.is(201);
     }
     check_refused(&usage(&quiet, &other, "f").await, 503, "THROTTLED", full);
-    // The minute of a route is its own, too.
+    // So is the limit of a route per minute.
     for _ in 0..2 {
-        app.clock.rest(1);
+        app.clock.advance_monotonic(1);
         loud.get(&limits).await.is(200);
     }
     let full = ("rate", [58_000, 3, 3]);
@@ -334,16 +339,16 @@ async fn what_the_key_of_an_integration_does_counts_against_that_integration_alo
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_over_its_thresholds_can_still_stop_what_floods_it() {
+async fn a_tenant_over_its_thresholds_can_still_revoke_keys_and_disable_integrations() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (PER_SECOND, "1")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let other = tenant.integration("other", json!({})).await;
     let made = tenant.founder().post(&format!("/integrations/{id}/keys")).await;
     let key_id = made.is(201).text("/data/id").to_owned();
     let known = tenant.founder().post("/keys").json(&json!({ "name": "n", "scopes": ["*"] })).await;
     let api_key_id = known.is(201).text("/data/id").to_owned();
     let key = tenant.key(&["*"]).await;
-    app.clock.rest(60);
+    app.clock.advance_monotonic(60);
     key.get("/integrations").await.is(200);
     key.get("/integrations").await.refused(429, "RATE_LIMITED");
     key.get("/keys").await.refused(503, "THROTTLED");
@@ -359,9 +364,9 @@ async fn a_tenant_that_is_over_its_thresholds_can_still_stop_what_floods_it() {
 }
 
 #[tokio::test]
-async fn a_throttled_client_that_sends_again_loses_nothing() {
+async fn a_throttled_client_that_retries_loses_nothing() {
     let app = TestApp::with_settings(&[(TRAFFIC_PER_MINUTE, "2")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(60);
     for call_id in ["held-1", "held-2"] {
@@ -371,7 +376,7 @@ async fn a_throttled_client_that_sends_again_loses_nothing() {
         usage(&key, &id, call_id).await.is(201);
         batch(&key, &id, &[&format!("{call_id}-1"), &format!("{call_id}-2")]).await.is(200);
     }
-    // Beyond the threshold only what settles goes on, and what is sent again.
+    // Beyond the threshold only settling records and repetitions are accepted.
     let full = |current| ("rate", [60_000, current, 2]);
     check_refused(&usage(&key, &id, "c").await, 429, "RATE_LIMITED", full(2));
     usage(&key, &id, "held-1").await.is(201);
@@ -387,7 +392,7 @@ async fn a_throttled_client_that_sends_again_loses_nothing() {
     assert_eq!(answer.text("/data/results/0/error/code"), "RATE_LIMITED");
     assert_eq!(answer.text("/data/results/2/error/details/dimension"), "rate");
     assert_eq!(total_calls(&tenant).await, 1 + 6 + 2);
-    // The client sends all of it again, with the same call ids.
+    // The client repeats everything with the same call ids.
     app.clock.advance(60);
     usage(&key, &id, "c").await.is(201);
     usage(&key, &id, "held-1").await.is(200);
@@ -401,9 +406,9 @@ async fn a_throttled_client_that_sends_again_loses_nothing() {
 }
 
 #[tokio::test]
-async fn beyond_a_threshold_a_record_that_is_there_answers_as_ever() {
+async fn beyond_a_threshold_a_stored_record_is_still_a_duplicate() {
     let app = TestApp::with_settings(&[(TRAFFIC_PER_MINUTE, "2")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(60);
     for call_id in ["held", "released"] {
@@ -415,7 +420,7 @@ async fn beyond_a_threshold_a_record_that_is_there_answers_as_ever() {
         batch(&key, &id, &[&format!("{call_id}-1")]).await.is(200);
     }
     usage(&key, &id, "new").await.refused(429, "RATE_LIMITED");
-    // The reply to a record got lost, and its client sends it again.
+    // The response was lost, and the client repeats its record.
     for (call_id, status) in [("held", 201), ("held", 200), ("released", 201), ("a", 200)] {
         let answer = usage(&key, &id, call_id).await;
         let word = if status == 201 { "accepted" } else { "duplicate" };
@@ -429,16 +434,16 @@ async fn beyond_a_threshold_a_record_that_is_there_answers_as_ever() {
     let status = |at: usize| answer.text(&format!("/data/results/{at}/status"));
     assert_eq!([status(0), status(1), status(2)], ["duplicate", "error", "conflict"]);
     assert_eq!(answer.is(200).text("/data/results/1/error/code"), "RATE_LIMITED");
-    // A batch of which nothing is there is refused as a whole, and told when to come again.
+    // A batch without a stored record is refused as a whole with `Retry-After`.
     let full = ("rate", [60_000, 3, 2]);
     check_refused(&batch(&key, &id, &["new", "newer"]).await, 429, "RATE_LIMITED", full);
     assert_eq!(total_calls(&tenant).await, 1 + 4 + 2);
 }
 
 #[tokio::test]
-async fn a_record_that_is_wrong_is_told_so_beside_those_that_settle() {
+async fn beyond_a_threshold_an_invalid_record_of_a_batch_still_gets_its_error() {
     let app = TestApp::with_settings(&[(TRAFFIC_PER_SECOND, "1")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(1);
     reserve(&key, &id, "held").await.is(201);
@@ -457,9 +462,9 @@ async fn a_record_that_is_wrong_is_told_so_beside_those_that_settle() {
 }
 
 #[tokio::test]
-async fn a_release_is_counted_and_never_refused() {
+async fn a_release_counts_and_is_never_refused() {
     let app = TestApp::with_settings(&[(TRAFFIC_PER_MINUTE, "2"), (TRAFFIC_PER_SECOND, "2")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(60);
     for call_id in ["a", "b"] {
@@ -472,9 +477,9 @@ async fn a_release_is_counted_and_never_refused() {
 }
 
 #[tokio::test]
-async fn a_suspended_tenant_is_held_to_the_same() {
+async fn thresholds_apply_to_a_suspended_tenant() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_MINUTE, "1")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.founder().post(&format!("/tenants/{}/suspend", tenant.id)).await.is(200);
     usage(&key, &id, "a").await.is(201);
@@ -484,14 +489,14 @@ async fn a_suspended_tenant_is_held_to_the_same() {
 }
 
 #[tokio::test]
-async fn an_override_holds_at_once_and_until_it_expires() {
+async fn an_override_applies_at_once_until_it_expires() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "1")]);
-    let (tenant, _) = complete(&app).await;
+    let (tenant, _) = onboarded(&app).await;
     let key = tenant.key(&["integrations:read"]).await;
     key.get("/integrations").await.is(200);
     key.get("/integrations").await.refused(429, "RATE_LIMITED");
     let made = app.founder().root_post("/fdr/abuse/override", &overriding(&tenant, json!({})));
-    insta::assert_json_snapshot!(made.await.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(made.await.is(201).redacted(), @r#"
     {
       "data": {
         "allowed_value": 5,
@@ -514,7 +519,7 @@ async fn an_override_holds_at_once_and_until_it_expires() {
     }
     let full = ("rate", [60_000, 5, 5]);
     check_refused(&key.get("/integrations").await, 429, "RATE_LIMITED", full);
-    // A later one replaces it; 0 is unlimited.
+    // A later override replaces it; 0 is unlimited.
     let unlimited = overriding(&tenant, json!({ "allowed_value": 0 }));
     app.founder().root_post("/fdr/abuse/override", &unlimited).await.is(201);
     for _ in 0..10 {
@@ -531,9 +536,9 @@ async fn an_override_holds_at_once_and_until_it_expires() {
 }
 
 #[tokio::test]
-async fn an_override_of_each_dimension_sets_what_it_says() {
+async fn an_override_sets_the_threshold_of_its_dimension() {
     let app = TestApp::new();
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(60);
     let put = async |dimension: &str, allowed_value: u32| {
@@ -557,7 +562,7 @@ async fn an_override_of_each_dimension_sets_what_it_says() {
         key.get("/integrations").await.is(200);
     }
     let shown = signals(&app, &tenant).await;
-    let dimensions = |answer: &Answer| -> Vec<String> {
+    let dimensions = |answer: &ApiResponse| -> Vec<String> {
         let rows = answer.data()["signals"].as_array().cloned().unwrap_or_default();
         rows.iter().map(|row| row["dimension"].as_str().unwrap_or_default().to_owned()).collect()
     };
@@ -565,10 +570,10 @@ async fn an_override_of_each_dimension_sets_what_it_says() {
 }
 
 #[tokio::test]
-async fn an_override_for_management_takes_nothing_from_traffic() {
+async fn an_override_that_raises_management_does_not_lower_traffic() {
     let settings = [(PER_MINUTE, "2"), (TRAFFIC_PER_MINUTE, "4")];
     let app = TestApp::with_settings(&settings);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(60);
     let put = async |allowed_value: u32| {
@@ -598,7 +603,7 @@ async fn an_override_for_management_takes_nothing_from_traffic() {
 }
 
 #[tokio::test]
-async fn an_override_that_is_wrong_is_refused_by_name() {
+async fn an_invalid_override_is_refused_by_field() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let post = async |body: &Value| app.founder().root_post("/fdr/abuse/override", body).await;
@@ -627,15 +632,15 @@ async fn an_override_that_is_wrong_is_refused_by_name() {
         let path = format!("/fdr/abuse/signals/{tenant_id}");
         app.founder().root(&path).await.refused(404, "TENANT_NOT_FOUND");
     }
-    // To the day, and with a reason of just the length.
+    // The latest expiry and the longest reason are accepted.
     let changes = json!({ "expires_at": "2026-06-12T09:26:53Z", "reason": "r".repeat(500) });
     post(&overriding(&tenant, changes)).await.is(201);
 }
 
 #[tokio::test]
-async fn the_operator_sees_what_was_done_and_how_often() {
+async fn signals_and_metrics_show_what_protection_refused() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "1"), (TRAFFIC_PER_SECOND, "1")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     app.clock.advance(60);
     for status in [200, 429, 429, 429] {
@@ -644,7 +649,7 @@ async fn the_operator_sees_what_was_done_and_how_often() {
     usage(&key, &id, "a").await.is(201);
     usage(&key, &id, "b").await.refused(503, "THROTTLED");
     let shown = signals(&app, &tenant).await;
-    insta::assert_json_snapshot!(shown.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(shown.is(200).redacted(), @r#"
     {
       "data": {
         "overrides": [],
@@ -705,9 +710,9 @@ async fn the_operator_sees_what_was_done_and_how_often() {
 }
 
 #[tokio::test]
-async fn what_the_operator_does_to_a_tenant_that_floods_goes_on() {
+async fn management_by_the_operator_is_exempt_from_a_tenants_thresholds() {
     let app = TestApp::with_settings(&[(PER_MINUTE, "2"), (TRAFFIC_PER_MINUTE, "2")]);
-    let (tenant, id) = complete(&app).await;
+    let (tenant, id) = onboarded(&app).await;
     let key = tenant.key(&["*"]).await;
     for _ in 0..2 {
         key.get("/integrations").await.is(200);
@@ -718,7 +723,7 @@ async fn what_the_operator_does_to_a_tenant_that_floods_goes_on() {
     founder.get("/session/context").await.is(200);
     founder.post(&format!("/integrations/{id}/disable")).await.is(200);
     founder.post(&format!("/integrations/{id}/enable")).await.is(200);
-    // Money is the tenant's, whoever asks for it.
+    // The cost limit applies to the operator too.
     for _ in 0..2 {
         check(&founder, &id).await.is(200);
     }

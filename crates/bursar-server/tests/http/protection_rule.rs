@@ -1,4 +1,4 @@
-//! Protection: every dimension at its edge, and a long run beside a plain list of requests.
+//! The rule of protection: each threshold at its limit, and a comparison with a naive model.
 
 #![expect(clippy::unwrap_used, reason = "the tests name what they made")]
 
@@ -16,22 +16,22 @@ use proptest::prelude::*;
 const CAPACITY: Capacity = Capacity { tenants: 100, owners: 100, routes: 100 };
 const NOON_MILLIS: i64 = 1_763_640_000_000;
 
-/// A tenant, when its requests come with a credential that is good for all of it.
+/// The owner of requests with a tenant's credential.
 fn tenant(number: i64) -> WindowOwner {
     WindowOwner { tenant_id: TenantId::from_number(number).unwrap(), integration_id: None }
 }
 
-/// An integration of a tenant, when its requests come with its own key.
+/// The owner of requests with the key of an integration.
 fn integration(number: i64, integration: i64) -> WindowOwner {
     WindowOwner { integration_id: IntegrationId::from_number(integration), ..tenant(number) }
 }
 
-/// So many milliseconds after a noon.
+/// This many milliseconds after a noon.
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_micros((NOON_MILLIS + millis) * 1_000).unwrap()
 }
 
-/// Few enough of everything to reach it.
+/// Small thresholds.
 fn thresholds() -> Thresholds {
     Thresholds {
         management: Pace { requests_per_minute: 5, requests_per_second: 3 },
@@ -84,7 +84,7 @@ const fn breach(
     Breach { dimension, retry_after_ms, current_value, allowed_value }
 }
 
-/// What management and traffic are held to by an override.
+/// The thresholds of management and traffic under an override.
 fn overridden(configured: (u32, u32), allowed: u32) -> (u32, u32) {
     let (management, traffic) = configured;
     let pace = |amount| Pace { requests_per_minute: amount, requests_per_second: amount };
@@ -94,7 +94,7 @@ fn overridden(configured: (u32, u32), allowed: u32) -> (u32, u32) {
     let minutes = (rate.management.requests_per_minute, rate.traffic.requests_per_minute);
     let seconds = (burst.management.requests_per_second, burst.traffic.requests_per_second);
     assert_eq!(minutes, seconds);
-    // The other of the two stays.
+    // The other threshold stays.
     assert_eq!(rate.management.requests_per_second, management);
     assert_eq!(rate.traffic.requests_per_second, traffic);
     assert_eq!(burst.management.requests_per_minute, management);
@@ -103,7 +103,7 @@ fn overridden(configured: (u32, u32), allowed: u32) -> (u32, u32) {
 }
 
 #[test]
-fn an_override_above_what_management_has_never_lowers_traffic() {
+fn an_override_above_the_management_threshold_never_lowers_traffic() {
     let configured = (1_000, 60_000);
     for allowed in [1_000, 1_001, 5_000, 59_999, 60_000] {
         assert_eq!(overridden(configured, allowed), (allowed, 60_000));
@@ -114,7 +114,7 @@ fn an_override_above_what_management_has_never_lowers_traffic() {
 }
 
 #[test]
-fn an_override_below_what_management_has_slows_both_down() {
+fn an_override_below_the_management_threshold_lowers_both() {
     for allowed in [1, 999] {
         assert_eq!(overridden((1_000, 60_000), allowed), (allowed, allowed));
         assert_eq!(overridden((1_000, 0), allowed), (allowed, allowed));
@@ -122,18 +122,18 @@ fn an_override_below_what_management_has_slows_both_down() {
 }
 
 #[test]
-fn no_threshold_is_more_than_any_to_an_override() {
+fn a_threshold_of_0_is_unlimited_for_an_override() {
     assert_eq!(overridden((1_000, 60_000), 0), (0, 0));
     assert_eq!(overridden((0, 0), 0), (0, 0));
-    // Traffic without a threshold keeps none, unless the tenant is slowed down.
+    // Unlimited traffic stays unlimited unless the override lowers the management threshold.
     assert_eq!(overridden((1_000, 0), 5_000), (5_000, 0));
-    // Where management has none, every threshold slows down.
+    // If management is unlimited, every override lowers it.
     assert_eq!(overridden((0, 60_000), 5_000), (5_000, 5_000));
     assert_eq!(overridden((0, 0), 5_000), (5_000, 5_000));
 }
 
 #[test]
-fn the_minute_of_a_route_is_full_at_its_threshold_and_free_when_a_second_leaves() {
+fn a_route_is_limited_per_minute_until_requests_leave_the_window() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |millis| ProtectedRequest { thresholds: only(Dimension::Rate, 5), ..request(millis) };
     allow(rule, of(500), 2);
@@ -143,13 +143,13 @@ fn the_minute_of_a_route_is_full_at_its_threshold_and_free_when_a_second_leaves(
     check(rule, of(59_999), rejected(1));
     allow(rule, of(60_000), 2);
     check(rule, of(60_000), rejected(10_000));
-    // Another route and another tenant have minutes of their own.
+    // Another route and another tenant have their own windows.
     allow(rule, ProtectedRequest { route: RouteNumber(2), ..of(60_000) }, 5);
     allow(rule, ProtectedRequest { owner: tenant(2), ..of(60_000) }, 5);
 }
 
 #[test]
-fn the_second_of_a_tenant_is_full_at_its_threshold_over_all_routes() {
+fn a_tenant_is_limited_per_second_over_all_routes() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |millis| ProtectedRequest { thresholds: only(Dimension::Burst, 3), ..request(millis) };
     allow(rule, of(150), 1);
@@ -163,7 +163,7 @@ fn the_second_of_a_tenant_is_full_at_its_threshold_over_all_routes() {
 }
 
 #[test]
-fn traffic_never_takes_the_seconds_of_management() {
+fn traffic_and_management_have_separate_limits_per_second() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let traffic =
         ProtectedRequest { class: RequestClass::Traffic, route: RouteNumber(2), ..request(0) };
@@ -172,7 +172,7 @@ fn traffic_never_takes_the_seconds_of_management() {
     check(rule, traffic, full);
     allow(rule, request(0), 3);
     check(rule, request(0), ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3)));
-    // The gateway has no pace of its own here.
+    // Traffic has no threshold of its own here.
     let gateway =
         ProtectedRequest { class: RequestClass::Gateway, route: RouteNumber(3), ..request(0) };
     for _ in 0..70 {
@@ -181,7 +181,7 @@ fn traffic_never_takes_the_seconds_of_management() {
 }
 
 #[test]
-fn a_day_is_full_when_exactly_its_amount_is_spent() {
+fn the_daily_cost_limit_applies_at_exactly_its_amount() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |nanos: i128| ProtectedRequest {
         thresholds: only(Dimension::Cost, 100),
@@ -222,7 +222,7 @@ fn the_order_is_rate_then_burst_then_cost() {
 }
 
 #[test]
-fn what_is_refused_counts_nowhere() {
+fn refused_requests_do_not_count() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     allow(rule, request(0), 3);
     for _ in 0..1_000 {
@@ -232,13 +232,13 @@ fn what_is_refused_counts_nowhere() {
     for _ in 0..1_000 {
         assert!(matches!(rule.decide(&request(2_000)), ProtectionDecision::Reject(_)));
     }
-    // The three and the two leave, and whoever repeated all the time is let in.
+    // The first requests leave the window, and the repeated one is admitted.
     allow(rule, request(60_000), 3);
     allow(rule, request(61_000), 2);
 }
 
 #[test]
-fn what_goes_on_whatever_is_said_counts_and_is_never_refused() {
+fn exempt_requests_count_and_are_never_refused() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |millis| ProtectedRequest { thresholds: only(Dimension::Rate, 5), ..request(millis) };
     for _ in 0..8 {
@@ -258,10 +258,10 @@ fn ten_times_the_floor_in_five_minutes_is_an_anomaly_once() {
     allow(rule, of(200_000), 49);
     check(rule, of(299_999), warned(100));
     allow(rule, of(299_999), 500);
-    // In the next window it is new again, as long as the last five minutes are so full.
+    // The next window signals again while the last five minutes are above the threshold.
     let recent = of(300_000);
     assert_eq!(rule.decide(&recent).breach().map(|breach| breach.current_value), Some(551));
-    // What is counted whatever is said is seen as well.
+    // Exempt requests count too.
     let rule = &mut SlidingWindows::new(CAPACITY);
     for _ in 0..99 {
         assert_eq!(rule.count(&of(0)), ProtectionDecision::Allow);
@@ -283,12 +283,12 @@ fn a_quiet_tenants_first_full_minute_is_no_anomaly() {
 }
 
 #[test]
-fn a_busy_tenant_is_held_to_what_is_usual_for_it() {
+fn the_anomaly_threshold_follows_a_tenants_usual_traffic() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let of =
         |millis| ProtectedRequest { thresholds: only(Dimension::Anomaly, 10), ..request(millis) };
     let window = 300_000;
-    // 200 in each window, of which the very first are an anomaly to a tenant nobody knows.
+    // 200 in each window; the first are an anomaly for a tenant without history.
     for number in 0..200 {
         for _ in 0..200 {
             let decision = rule.decide(&of(number * window));
@@ -304,7 +304,7 @@ fn a_busy_tenant_is_held_to_what_is_usual_for_it() {
 }
 
 #[test]
-fn a_threshold_of_0_holds_nobody() {
+fn a_threshold_of_0_refuses_nothing() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let unlimited = only(Dimension::Anomaly, 0);
     let of = ProtectedRequest {
@@ -316,10 +316,10 @@ fn a_threshold_of_0_holds_nobody() {
 }
 
 #[test]
-fn windows_move_by_the_monotonic_clock_whatever_the_time_is() {
+fn windows_follow_the_monotonic_clock() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let hour = 3_600_000;
-    // The time stands, jumps an hour ahead, and goes back.
+    // The wall clock stands still, jumps an hour ahead, and jumps back.
     let of = |millis, at_millis| ProtectedRequest { now: at(at_millis), ..request(millis) };
     allow(rule, of(0, 0), 3);
     let throttled = |millis| ProtectionDecision::Throttle(breach(Dimension::Burst, millis, 3, 3));
@@ -333,7 +333,7 @@ fn windows_move_by_the_monotonic_clock_whatever_the_time_is() {
 }
 
 #[test]
-fn a_request_that_read_the_clock_before_another_counts_with_it() {
+fn a_request_with_an_earlier_clock_reading_counts_in_the_current_window() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     allow(rule, request(1_000), 2);
     allow(rule, request(900), 1);
@@ -343,13 +343,13 @@ fn a_request_that_read_the_clock_before_another_counts_with_it() {
 }
 
 #[test]
-fn an_integration_has_windows_of_its_own() {
+fn an_integration_has_its_own_windows() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |owner, millis| ProtectedRequest { owner, ..request(millis) };
     allow(rule, of(integration(1, 1), 0), 3);
     let burst = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
     check(rule, of(integration(1, 1), 0), burst);
-    // Neither the tenant, nor its other integrations, nor one of the same number elsewhere.
+    // Not those of the tenant, of its other integrations, or of another tenant's integration.
     for owner in [tenant(1), integration(1, 2), integration(2, 1)] {
         allow(rule, of(owner, 0), 3);
         check(rule, of(owner, 0), burst);
@@ -361,7 +361,7 @@ fn an_integration_has_windows_of_its_own() {
 }
 
 #[test]
-fn an_anomaly_is_that_of_the_tenant_whichever_keys_its_requests_come_with() {
+fn an_anomaly_counts_all_requests_of_a_tenant_whatever_their_keys() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let thresholds = only(Dimension::Anomaly, 10);
     for number in 1..100 {
@@ -373,7 +373,7 @@ fn an_anomaly_is_that_of_the_tenant_whichever_keys_its_requests_come_with() {
 }
 
 #[test]
-fn however_many_tenants_and_routes_come_memory_is_bounded() {
+fn memory_is_bounded_for_any_number_of_tenants_and_routes() {
     let rule = &mut SlidingWindows::new(Capacity { tenants: 10, owners: 15, routes: 20 });
     for number in 1..=1_000 {
         for route in 0..7 {
@@ -383,13 +383,13 @@ fn however_many_tenants_and_routes_come_memory_is_bounded() {
         }
     }
     assert_eq!(rule.remembered(), (10, 15, 20));
-    // Whoever was forgotten begins anew, and is counted again.
+    // An evicted tenant starts with empty windows.
     allow(rule, request(0), 3);
     assert!(matches!(rule.decide(&request(0)), ProtectionDecision::Throttle(_)));
 }
 
 #[test]
-fn what_is_cleared_of_a_tenant_begins_anew_and_that_of_the_others_stays() {
+fn clearing_a_tenant_resets_only_its_windows() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let of = |owner| ProtectedRequest { owner, ..request(0) };
     let full = ProtectionDecision::Throttle(breach(Dimension::Burst, 1_000, 3, 3));
@@ -400,7 +400,7 @@ fn what_is_cleared_of_a_tenant_begins_anew_and_that_of_the_others_stays() {
     let [one, two] = [tenant(1), tenant(2)].map(|owner| owner.tenant_id);
     let mut windows = rule.windows();
     windows.sort_unstable();
-    // For each owner a minute and a second, and for the tenant what is usual.
+    // Two windows for each owner, and the usual traffic of the tenant.
     assert_eq!(windows, [(one, 5), (two, 5)]);
     assert_eq!((rule.clear(Some(one)), rule.clear(Some(one))), (5, 0));
     for owner in [tenant(2), integration(2, 7)] {
@@ -417,7 +417,7 @@ fn what_is_cleared_of_a_tenant_begins_anew_and_that_of_the_others_stays() {
 }
 
 #[test]
-fn no_tenant_has_more_windows_than_its_capacity_tells() {
+fn a_tenant_has_at_most_the_windows_of_its_capacity() {
     let capacity = Capacity { tenants: 100, owners: 80, routes: 80 };
     let rule = &mut SlidingWindows::new(capacity);
     for number in 0..1_000 {
@@ -431,7 +431,7 @@ fn no_tenant_has_more_windows_than_its_capacity_tells() {
 }
 
 #[test]
-fn a_tenant_of_many_integrations_takes_its_share_and_no_more() {
+fn a_tenant_with_many_integrations_takes_only_its_share_of_windows() {
     let rule = &mut SlidingWindows::new(Capacity { tenants: 100, owners: 80, routes: 80 });
     let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };
     let of = |owner| ProtectedRequest { owner, thresholds, ..request(0) };
@@ -443,7 +443,7 @@ fn a_tenant_of_many_integrations_takes_its_share_and_no_more() {
     for number in 1..=1_000 {
         allow(rule, of(integration(1, number + 1)), 1);
     }
-    // An eighth of 80 are its integrations; the others and the tenant itself are as they were.
+    // Its integrations take an eighth of 80; the other tenants and its own windows stay.
     assert_eq!(rule.remembered(), (20, 49, 49));
     for number in 1..=20 {
         check(rule, of(tenant(number)), full);
@@ -451,7 +451,7 @@ fn a_tenant_of_many_integrations_takes_its_share_and_no_more() {
             check(rule, of(integration(number, 1)), full);
         }
     }
-    // Its integrations take the places of each other: the busy one keeps its own.
+    // Its integrations evict each other, and the busy one stays.
     allow(rule, of(integration(1, 1)), 3);
     for number in 1..=1_000 {
         allow(rule, of(integration(1, number + 1)), 1);
@@ -459,7 +459,7 @@ fn a_tenant_of_many_integrations_takes_its_share_and_no_more() {
     }
 }
 
-/// What a tenant that is being set up is held to: rates of management and traffic, then the floor.
+/// Asserts the thresholds of a tenant in onboarding: management, traffic and the anomaly floor.
 #[track_caller]
 fn check_setup(overrides: &[(Dimension, u32)], expected: [u32; 3]) {
     let thresholds = Thresholds::default();
@@ -471,13 +471,13 @@ fn check_setup(overrides: &[(Dimension, u32)], expected: [u32; 3]) {
 }
 
 #[test]
-fn a_tenant_that_is_being_set_up_has_ten_times_the_thresholds_and_overrides_are_absolute() {
+fn a_tenant_in_onboarding_has_ten_times_the_thresholds_and_overrides_are_absolute() {
     check_setup(&[], [10_000, 600_000, 100_000]);
     check_setup(&[(Dimension::Rate, 1)], [1, 1, 100_000]);
     check_setup(&[(Dimension::Rate, 5_000)], [5_000, 60_000, 100_000]);
     check_setup(&[(Dimension::Rate, 70_000)], [70_000, 70_000, 100_000]);
     check_setup(&[(Dimension::Rate, 0), (Dimension::Anomaly, 7)], [0, 0, 7]);
-    // Money is the same for everyone, no threshold stays none, and nothing wraps.
+    // The cost limit is unchanged, unlimited stays unlimited, and nothing overflows.
     let pace = |amount| Pace { requests_per_minute: amount, requests_per_second: amount };
     let odd = Thresholds {
         management: pace(0),
@@ -490,28 +490,29 @@ fn a_tenant_that_is_being_set_up_has_ten_times_the_thresholds_and_overrides_are_
     assert_eq!(complete, Thresholds::default());
 }
 
-/// Everything that went on, in a plain list.
+/// The naive model: a list of all requests.
 #[derive(Default)]
 struct Naive(Vec<ProtectedRequest>);
 
 impl Naive {
-    fn count(&self, is_meant: impl Fn(&ProtectedRequest) -> bool) -> i64 {
-        self.0.iter().filter(|request| is_meant(request)).count() as i64
+    fn count(&self, is_counted: impl Fn(&ProtectedRequest) -> bool) -> i64 {
+        self.0.iter().filter(|request| is_counted(request)).count() as i64
     }
 
-    fn full(&self, asked: &ProtectedRequest, now: Timestamp) -> Option<Dimension> {
-        let pace = match asked.class {
-            RequestClass::Management => asked.thresholds.management,
-            RequestClass::Traffic => asked.thresholds.traffic,
+    fn full(&self, request: &ProtectedRequest, now: Timestamp) -> Option<Dimension> {
+        let pace = match request.class {
+            RequestClass::Management => request.thresholds.management,
+            RequestClass::Traffic => request.thresholds.traffic,
             RequestClass::Gateway => return None,
         };
         let minute = self.count(|one| {
-            (one.owner, one.route) == (asked.owner, asked.route)
+            (one.owner, one.route) == (request.owner, request.route)
                 && one.now.second() > now.second() - 60
         });
         let tenth = |at: Timestamp| at.micros() / 100_000;
         let second = self.count(|one| {
-            (one.owner, one.class) == (asked.owner, asked.class) && tenth(one.now) > tenth(now) - 10
+            (one.owner, one.class) == (request.owner, request.class)
+                && tenth(one.now) > tenth(now) - 10
         });
         let is_full = |count: i64, allowed: u32| allowed > 0 && count >= i64::from(allowed);
         if is_full(minute, pace.requests_per_minute) {
@@ -530,35 +531,35 @@ fn steps() -> impl Strategy<Value = Vec<(i64, (i64, i64), u16, bool)>> {
 
 proptest! {
     #[test]
-    fn the_rule_equals_a_plain_list_of_what_went_on(steps in steps()) {
+    fn the_rule_agrees_with_a_naive_list_of_requests(steps in steps()) {
         let mut rule = SlidingWindows::new(CAPACITY);
         let mut naive = Naive::default();
         let mut millis = 0;
         for (ahead, (number, key), route, is_traffic) in steps {
             millis += ahead;
-            // A route is of one class.
+            // Each route has one class.
             let class = if is_traffic { RequestClass::Traffic } else { RequestClass::Management };
             let route = RouteNumber(route + if is_traffic { 10 } else { 0 });
             let thresholds = Thresholds { anomaly_floor: 0, ..thresholds() };
-            let asked = ProtectedRequest {
-                // The key of an integration, or another credential of its tenant.
+            let request = ProtectedRequest {
+                // With the key of an integration or another credential of its tenant.
                 owner: integration(number, key),
                 route,
                 class,
                 thresholds,
                 ..request(millis)
             };
-            let decision = rule.decide(&asked);
-            let expected = naive.full(&asked, asked.now);
+            let decision = rule.decide(&request);
+            let expected = naive.full(&request, request.now);
             prop_assert_eq!(decision.breach().map(|breach| breach.dimension), expected);
             match decision.breach() {
-                None => naive.0.push(asked),
+                None => naive.0.push(request),
                 Some(breach) => {
-                    // At its end the wait is over for this dimension, and not a moment before.
+                    // The wait ends exactly when this dimension admits the request.
                     let end = at(millis + breach.retry_after_ms);
                     let before = at(millis + breach.retry_after_ms - 1);
-                    prop_assert_ne!(naive.full(&asked, end), expected);
-                    prop_assert_eq!(naive.full(&asked, before), expected);
+                    prop_assert_ne!(naive.full(&request, end), expected);
+                    prop_assert_eq!(naive.full(&request, before), expected);
                 }
             }
         }

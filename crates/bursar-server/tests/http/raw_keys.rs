@@ -1,10 +1,10 @@
-//! Raw keys of providers: refused where they would be kept, and never echoed.
+//! Raw keys of providers: refused wherever they would be stored, and never echoed.
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestApp, record, reservation, with};
+use crate::support::{ApiResponse, TestApp, record, reservation, with};
 
-/// Made up, in the forms of real ones.
+/// Invented keys in the formats of real ones.
 const RAW_KEYS: &[&str] = &[
     "sk-proj-Ab3dEfGh1jKlMn0pQrStUvWx",
     "sk-_Xq4r7tv2-9bLmNPZ6cWsB",
@@ -16,7 +16,7 @@ const RAW_KEYS: &[&str] = &[
 ];
 
 #[track_caller]
-fn check(answer: &Answer, field: &str, raw_key: &str) {
+fn check(answer: &ApiResponse, field: &str, raw_key: &str) {
     answer.refused(422, "SECRET_REFUSED");
     assert_eq!(answer.text("/error/field"), field);
     assert!(!answer.body.contains(raw_key), "{}", answer.body);
@@ -24,7 +24,7 @@ fn check(answer: &Answer, field: &str, raw_key: &str) {
 }
 
 #[tokio::test]
-async fn an_integration_with_a_raw_key_is_not_registered() {
+async fn an_integration_with_a_raw_key_is_not_created() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let key = tenant.key(&["integrations:*"]).await;
@@ -49,7 +49,7 @@ async fn an_integration_with_a_raw_key_is_not_registered() {
 }
 
 #[tokio::test]
-async fn a_configuration_keeps_no_secret_under_a_telling_name() {
+async fn a_configuration_with_a_field_named_like_a_secret_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     for name in ["api_key", "Authorization", "password", "client_secret", "token"] {
@@ -61,7 +61,7 @@ async fn a_configuration_keeps_no_secret_under_a_telling_name() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_says_two_things_is_refused() {
+async fn a_configuration_with_duplicate_names_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -125,7 +125,7 @@ async fn a_record_with_a_raw_key_in_its_metadata_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_provider_that_quotes_the_key_does_not_cost_the_record() {
+async fn a_raw_key_in_an_error_message_is_redacted_and_the_record_stored() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -160,7 +160,7 @@ async fn a_field_of_the_wrong_type_is_not_echoed() {
 }
 
 #[tokio::test]
-async fn only_the_operator_names_what_lies_on_the_server() {
+async fn only_the_operator_can_reference_credentials_on_the_server() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let machine = tenant.key(&["*"]).await;
@@ -190,13 +190,13 @@ async fn only_the_operator_names_what_lies_on_the_server() {
 }
 
 #[tokio::test]
-async fn a_call_is_not_named_after_a_raw_key() {
+async fn a_raw_key_in_a_label_of_a_call_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     for raw_key in RAW_KEYS {
         for field in ["call_id", "session_id", "agent_id", "provider", "model", "error_code"] {
-            // The shortest key fits every field, the others are too long for some.
+            // Only the shortest key fits into every field.
             let named = with(record(&id, "call"), json!({ field: raw_key }));
             let answer = tenant.founder().post("/telemetry/llm-usage").json(&named).await;
             check(&answer, field, raw_key);
@@ -216,7 +216,7 @@ async fn a_call_is_not_named_after_a_raw_key() {
 }
 
 #[tokio::test]
-async fn a_request_is_not_known_by_a_raw_key() {
+async fn a_raw_key_as_request_id_is_replaced() {
     let app = TestApp::new();
     for raw_key in RAW_KEYS {
         let answer = app.founder().get("/tenants").header("x-request-id", raw_key).await;

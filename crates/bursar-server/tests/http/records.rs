@@ -1,10 +1,10 @@
-//! Usage records, one at a time.
+//! Single usage records.
 
 use serde_json::{Value, json};
 
 use crate::support::{TestApp, record, reservation, with};
 
-/// Every field that a record can have.
+/// A record with every field.
 fn full(integration_id: &str) -> Value {
     json!({
         "integration_id": integration_id,
@@ -31,13 +31,13 @@ fn full(integration_id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_record_is_accepted_once_and_every_field_leads_back() {
+async fn a_record_is_accepted_once_and_the_history_shows_every_field() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
     let key = tenant.key(&["telemetry:write"]).await;
     let accepted = key.post("/telemetry/llm-usage").json(&full(&id)).await;
-    insta::assert_json_snapshot!(accepted.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(accepted.is(201).redacted(), @r#"
     {
       "data": {
         "call_id": "call-1",
@@ -54,7 +54,7 @@ async fn a_record_is_accepted_once_and_every_field_leads_back() {
     }
     "#);
     let duplicate = key.post("/telemetry/llm-usage").json(&full(&id)).await;
-    insta::assert_json_snapshot!(duplicate.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(duplicate.is(200).redacted(), @r#"
     {
       "data": {
         "call_id": "call-1",
@@ -72,7 +72,7 @@ async fn a_record_is_accepted_once_and_every_field_leads_back() {
     "#);
     assert_eq!(duplicate.at("/data/id"), accepted.at("/data/id"));
     let history = tenant.founder().get("/telemetry/usage-history").await;
-    insta::assert_json_snapshot!(history.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(history.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -264,7 +264,7 @@ async fn an_unknown_field_of_a_record_is_ignored() {
 }
 
 #[tokio::test]
-async fn a_record_is_not_accepted_from_the_future_but_from_the_past() {
+async fn a_record_from_the_future_is_refused_and_from_the_past_accepted() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -289,7 +289,7 @@ async fn a_record_is_not_accepted_from_the_future_but_from_the_past() {
 }
 
 #[tokio::test]
-async fn a_record_without_an_instant_takes_that_of_its_reservation() {
+async fn a_record_without_occurred_at_takes_the_time_of_its_reservation() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -306,7 +306,7 @@ async fn a_record_without_an_instant_takes_that_of_its_reservation() {
 }
 
 #[tokio::test]
-async fn a_record_of_no_integration_is_not_found() {
+async fn a_record_of_an_unknown_integration_is_not_found() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let unknown = "00000000-0000-8000-8000-000000000000";

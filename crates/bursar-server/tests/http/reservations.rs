@@ -1,11 +1,11 @@
-//! Reservations over HTTP: what they answer, and how each of them ends.
+//! Reservations: their responses, and how they end.
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Persona, TestApp, record, reservation, with};
+use crate::support::{ApiResponse, Client, TestApp, record, reservation, with};
 
-async fn reserve(persona: &Persona, body: &Value) -> Answer {
-    persona.post("/enforcement/reservations").json(body).await
+async fn reserve(client: &Client, body: &Value) -> ApiResponse {
+    client.post("/enforcement/reservations").json(body).await
 }
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn a_reservation_holds_what_was_estimated() {
         json!({ "estimated_cost_cents": 0.0125, "model": "gpt-4o", "ttl_seconds": 60 }),
     );
     let held = reserve(&key, &body).await;
-    insta::assert_json_snapshot!(held.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(held.is(201).redacted(), @r#"
     {
       "data": {
         "degraded": false,
@@ -55,7 +55,7 @@ async fn a_reservation_holds_what_was_estimated() {
     }
     "#);
     let listed = key.get("/enforcement/reservations").await;
-    insta::assert_json_snapshot!(listed.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(listed.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -93,7 +93,7 @@ async fn a_refusal_holds_nothing_and_is_not_remembered() {
     let id = tenant.integration("i", json!({ "budget_limit_cents": 15 })).await;
     reserve(&founder, &reservation(&id, "first")).await.is(201);
     let refused = reserve(&founder, &reservation(&id, "second")).await;
-    insta::assert_json_snapshot!(refused.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(refused.is(200).redacted(), @r#"
     {
       "data": {
         "degraded": false,
@@ -172,7 +172,7 @@ async fn the_same_request_again_replays_its_answer_and_holds_once() {
 }
 
 #[tokio::test]
-async fn a_replay_answers_the_refusal_of_what_was_switched_off_since() {
+async fn a_replay_is_refused_after_its_tenant_or_integration_was_disabled() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -234,7 +234,7 @@ async fn a_call_id_with_other_content_is_refused() {
 }
 
 #[tokio::test]
-async fn a_call_that_has_ended_is_not_admitted_again() {
+async fn an_ended_call_cannot_be_reserved_again() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -274,7 +274,7 @@ async fn under_a_limit_an_estimate_is_required() {
 }
 
 #[tokio::test]
-async fn releasing_twice_is_fine_and_frees_the_money_once() {
+async fn releasing_twice_frees_the_hold_once() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -282,7 +282,7 @@ async fn releasing_twice_is_fine_and_frees_the_money_once() {
     reserve(&founder, &reservation(&id, "c")).await.is(201);
     app.clock.advance(5);
     let released = founder.delete("/enforcement/reservations/c").await;
-    insta::assert_json_snapshot!(released.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(released.is(200).redacted(), @r#"
     {
       "data": {
         "call_id": "c",
@@ -312,7 +312,7 @@ async fn releasing_twice_is_fine_and_frees_the_money_once() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_or_settled_is_not_released() {
+async fn an_unknown_or_settled_reservation_cannot_be_released() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -330,7 +330,7 @@ async fn what_is_unknown_or_settled_is_not_released() {
 }
 
 #[tokio::test]
-async fn an_expired_reservation_is_released_in_peace() {
+async fn releasing_an_expired_reservation_succeeds() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -362,7 +362,7 @@ async fn a_hold_counts_until_it_expires_and_a_late_record_counts_in_full() {
 }
 
 #[tokio::test]
-async fn an_open_reservation_is_renewed_and_an_ended_one_is_not() {
+async fn an_open_reservation_can_be_extended_and_an_ended_one_cannot() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -371,7 +371,7 @@ async fn an_open_reservation_is_renewed_and_an_ended_one_is_not() {
     app.clock.advance(300);
     let path = "/enforcement/reservations/c/extend";
     let extended = founder.post(path).json(&json!({ "ttl_seconds": 1_200 })).await;
-    insta::assert_json_snapshot!(extended.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(extended.is(200).redacted(), @r#"
     {
       "data": {
         "call_id": "c",
@@ -393,7 +393,7 @@ async fn an_open_reservation_is_renewed_and_an_ended_one_is_not() {
       "success": true
     }
     "#);
-    // Without a body it is renewed for the time first asked for, and never shortened.
+    // Without a body it is extended by its original duration, and never shortened.
     let again = founder.post(path).await;
     assert_eq!(again.is(200).text("/data/expires_at"), "2026-03-14T09:51:53Z");
     app.clock.advance(1_000);
@@ -447,13 +447,8 @@ async fn a_call_id_may_have_any_characters() {
     }
 }
 
-#[track_caller]
-fn check(refused: &Answer, code: &str, field: &str) {
-    refused.refused(422, code).on(field);
-}
-
 #[tokio::test]
-async fn a_reservation_that_makes_no_sense_is_refused() {
+async fn an_invalid_reservation_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let founder = tenant.founder();
@@ -476,7 +471,7 @@ async fn a_reservation_that_makes_no_sense_is_refused() {
         (json!({ "ttl_seconds": "600" }), "INVALID_FIELD", "ttl_seconds"),
         (json!({ "ttl": 600 }), "UNKNOWN_FIELD", "ttl"),
     ] {
-        check(&reserve(&founder, &with(reservation(&id, "c"), changes)).await, code, field);
+        reserve(&founder, &with(reservation(&id, "c"), changes)).await.refused(422, code).on(field);
     }
     assert_eq!(founder.get("/enforcement/reservations").await.at("/meta/total"), 0);
 }

@@ -1,15 +1,21 @@
-//! What every request passes: bounds of its head, headers for browsers, and memory that all share.
+//! What applies to every route: security headers, limits on the head, and shared limits on memory.
 
 use axum::http::Method;
 use serde_json::json;
 
-use crate::support::{Answer, TestApp, record, with};
+use crate::support::{ApiResponse, TestApp, record, with};
 
 #[tokio::test]
-async fn every_answer_tells_browsers_to_keep_out() {
+async fn every_response_has_the_security_headers() {
     let app = TestApp::new();
-    for (path, status) in [("/health/live", 200), ("/api/v1/tenants", 401), ("/nowhere", 404)] {
-        let answer = app.nobody().root(path).await;
+    let (anonymous, founder) = (app.anonymous(), app.founder());
+    for (client, path, status) in [
+        (&anonymous, "/health/live", 200),
+        (&founder, "/api/v1/tenants", 200),
+        (&anonymous, "/api/v1/tenants", 401),
+        (&anonymous, "/nowhere", 404),
+    ] {
+        let answer = client.root(path).await;
         assert_eq!(answer.status.as_u16(), status);
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
@@ -25,19 +31,19 @@ async fn every_answer_tells_browsers_to_keep_out() {
 }
 
 #[track_caller]
-fn check_no_cors(answer: &Answer) {
+fn check_no_cors(answer: &ApiResponse) {
     let mut names = answer.headers.keys();
     assert!(names.all(|name| !name.as_str().starts_with("access-control")));
 }
 
 #[tokio::test]
-async fn no_page_of_another_origin_gets_in() {
+async fn no_response_allows_another_origin() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
-    let asked = tenant.founder().get("/integrations").header("origin", "https://example.com").await;
-    check_no_cors(asked.is(200));
+    let read = tenant.founder().get("/integrations").header("origin", "https://example.com").await;
+    check_no_cors(read.is(200));
     let preflight = app
-        .nobody()
+        .anonymous()
         .request(Method::OPTIONS, "/integrations")
         .header("origin", "https://example.com")
         .header("access-control-request-method", "POST")
@@ -46,20 +52,21 @@ async fn no_page_of_another_origin_gets_in() {
 }
 
 #[tokio::test]
-async fn a_head_out_of_bounds_is_refused() {
+async fn a_head_beyond_its_limits_is_refused() {
     let app = TestApp::new();
     let path = |bytes: usize| format!("/{}", "a".repeat(bytes - 1));
-    app.nobody().root(&path(8 * 1024)).await.refused(404, "ROUTE_NOT_FOUND");
-    app.nobody().root(&path(8 * 1024 + 1)).await.refused(414, "URI_TOO_LONG");
+    app.anonymous().root(&path(8 * 1024)).await.refused(404, "ROUTE_NOT_FOUND");
+    app.anonymous().root(&path(8 * 1024 + 1)).await.refused(414, "URI_TOO_LONG");
     let many = |count: usize| {
-        (0..count).fold(app.nobody().root("/nowhere"), |request, _| request.header("x-many", "1"))
+        (0..count)
+            .fold(app.anonymous().root("/nowhere"), |request, _| request.header("x-many", "1"))
     };
     many(100).await.refused(404, "ROUTE_NOT_FOUND");
     many(101).await.refused(431, "HEADERS_TOO_LARGE");
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_memory_for_all_are_asked_to_come_again() {
+async fn bodies_beyond_the_memory_limit_get_503() {
     let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "8000")]);
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -73,7 +80,7 @@ async fn bodies_beyond_the_memory_for_all_are_asked_to_come_again() {
 }
 
 #[tokio::test]
-async fn an_inflated_body_counts_as_what_it_became() {
+async fn a_compressed_body_counts_with_its_decompressed_size() {
     let app = TestApp::with_settings(&[("BURSAR_SERVER_BODY_BYTES_MAX_TOTAL", "4000000")]);
     let founder = app.tenant("a").await.founder();
     let bomb = crate::bodies::gzip(&vec![b' '; 2_000_000]);
@@ -83,7 +90,7 @@ async fn an_inflated_body_counts_as_what_it_became() {
 }
 
 #[tokio::test]
-async fn large_answers_beyond_the_memory_for_all_are_asked_to_come_again() {
+async fn large_responses_beyond_the_memory_limit_get_503() {
     let app = TestApp::with_settings(&[("BURSAR_SERVER_ANSWER_BYTES_MAX_TOTAL", "800000")]);
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -95,7 +102,7 @@ async fn large_answers_beyond_the_memory_for_all_are_asked_to_come_again() {
     key.get("/telemetry/usage-history").await.refused(422, "READ_TOO_LARGE");
     let path = "/telemetry/usage-history?limit=3";
     key.get(path).await.is(200);
-    let untaken = key.get(path).unread().await;
+    let untaken = key.get(path).response().await;
     assert_eq!(untaken.status(), 200);
     key.get(path).await.refused(503, "OVERLOADED");
     key.get("/telemetry/usage-history?limit=1").await.is(200);
@@ -104,11 +111,11 @@ async fn large_answers_beyond_the_memory_for_all_are_asked_to_come_again() {
 }
 
 #[tokio::test]
-async fn the_operators_routes_can_be_kept_off_the_public_listener() {
+async fn both_listeners_serve_health_and_only_the_public_one_the_api() {
     let app = TestApp::new();
     for path in ["/health", "/health/live", "/health/ready"] {
-        app.nobody_inside().root(path).await.is(200);
-        app.nobody().root(path).await.is(200);
+        app.anonymous_at_operator_listener().root(path).await.is(200);
+        app.anonymous().root(path).await.is(200);
     }
-    app.nobody_inside().get("/tenants").await.refused(404, "ROUTE_NOT_FOUND");
+    app.anonymous_at_operator_listener().get("/tenants").await.refused(404, "ROUTE_NOT_FOUND");
 }

@@ -1,10 +1,10 @@
-//! Usage by what took it, and step by step.
+//! Breakdowns and series of usage.
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Tenant, TestApp, record, with};
+use crate::support::{ApiResponse, Tenant, TestApp, record, with};
 
-/// Nine calls on two days, of two models and providers, by two agents and in two sessions.
+/// Stores nine calls on two days with two models, providers, agents and sessions.
 async fn record_nine(tenant: &Tenant) -> [String; 2] {
     let first = tenant.integration("first", json!({})).await;
     let second = tenant.integration("second", json!({ "provider_type": "anthropic" })).await;
@@ -33,17 +33,17 @@ async fn record_nine(tenant: &Tenant) -> [String; 2] {
     [first, second]
 }
 
-async fn ask(tenant: &Tenant, query: &str) -> Answer {
+async fn get(tenant: &Tenant, query: &str) -> ApiResponse {
     tenant.key(&["telemetry:read"]).await.get(&format!("/telemetry/{query}")).await
 }
 
 #[tokio::test]
-async fn a_breakdown_tells_what_took_most() {
+async fn a_breakdown_lists_the_groups_with_the_highest_cost() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_nine(&tenant).await;
-    let answer = ask(&tenant, "usage-breakdown?by=model&limit=1").await;
-    insta::assert_json_snapshot!(answer.is(200).shown(), @r#"
+    let answer = get(&tenant, "usage-breakdown?by=model&limit=1").await;
+    insta::assert_json_snapshot!(answer.is(200).redacted(), @r#"
     {
       "data": {
         "by": "model",
@@ -117,7 +117,7 @@ async fn groups_and_the_others_add_up_to_the_total() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [first, _] = record_nine(&tenant).await;
-    // What each group is called, how many calls it has, and how many are left.
+    // The name and calls of each group, and the calls of all others.
     type Case<'a> = (&'a str, &'a str, &'a [(&'a str, i64)], i64);
     let cases: [Case<'_>; 8] = [
         ("by=integration", "integration_name", &[("first", 5), ("second", 4)], 0),
@@ -130,7 +130,7 @@ async fn groups_and_the_others_add_up_to_the_total() {
         ("by=session&end_date=2026-03-13", "session_id", &[("s1", 2), ("s2", 1)], 2),
     ];
     for (query, name, groups, left) in cases {
-        let answer = ask(&tenant, &format!("usage-breakdown?{query}")).await;
+        let answer = get(&tenant, &format!("usage-breakdown?{query}")).await;
         let found = answer.is(200).at("/data/groups").as_array().unwrap();
         let found: Vec<(&str, i64)> = found
             .iter()
@@ -142,7 +142,7 @@ async fn groups_and_the_others_add_up_to_the_total() {
         assert_eq!(answer.at("/data/total/total_calls"), grouped + left, "{query}");
     }
     let of_first = format!("usage-breakdown?by=model&integration_id={first}");
-    let answer = ask(&tenant, &of_first).await;
+    let answer = get(&tenant, &of_first).await;
     assert_eq!(answer.is(200).at("/data/total/total_cost_cents"), 20);
     assert_eq!(answer.at("/data/groups/0/cost_percent"), 100.0);
 }
@@ -152,7 +152,7 @@ async fn a_series_has_a_point_for_each_step_with_calls() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_nine(&tenant).await;
-    let answer = ask(&tenant, "usage-series?start_date=2026-03-01").await;
+    let answer = get(&tenant, "usage-series?start_date=2026-03-01").await;
     let starts = |pointer: &str| -> Vec<(String, i64)> {
         let points = answer.at(pointer).as_array().unwrap();
         let point = |point: &Value| {
@@ -168,7 +168,7 @@ async fn a_series_has_a_point_for_each_step_with_calls() {
     assert_eq!(answer.at("/data/step"), "day");
     assert!(answer.at("/data/group_by").is_null());
 
-    let answer = ask(&tenant, "usage-series?step=hour&group_by=model&limit=1").await;
+    let answer = get(&tenant, "usage-series?step=hour&group_by=model&limit=1").await;
     let total = answer.is(200).at("/data/total").as_array().unwrap();
     assert_eq!(total.len(), 5);
     assert_eq!(total[0]["start"], "2026-03-13T23:00:00Z");
@@ -196,7 +196,7 @@ async fn groups_step_by_step_add_up_to_the_total() {
         "group_by=agent&limit=1",
     ] {
         let path = format!("usage-series?{query}&start_date=2026-03-13");
-        let answer = ask(&tenant, &path).await;
+        let answer = get(&tenant, &path).await;
         let sum = |points: &Value| -> i64 {
             let points = points.as_array().unwrap();
             points.iter().map(|point| point["total_cost_cents"].as_i64().unwrap()).sum()
@@ -210,22 +210,22 @@ async fn groups_step_by_step_add_up_to_the_total() {
 }
 
 #[tokio::test]
-async fn latencies_are_told_from_the_histogram() {
+async fn latency_percentiles_come_from_the_histogram() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_nine(&tenant).await;
-    let answer = ask(&tenant, "usage-breakdown?by=provider").await;
-    // 0 to 800 ms; the figures lie in the buckets 300 to 500 and 750 to 1000.
+    let answer = get(&tenant, "usage-breakdown?by=provider").await;
+    // Latencies of 0 to 800 ms; the percentiles are in the buckets 300–500 and 750–1000.
     assert_eq!(answer.is(200).at("/data/total/avg_latency_ms"), 400.0);
     assert_eq!(answer.at("/data/total/latency_p50_ms"), 400);
     assert_eq!(answer.at("/data/total/latency_p99_ms"), 1_000);
-    let sessions = ask(&tenant, "usage-breakdown?by=session").await;
+    let sessions = get(&tenant, "usage-breakdown?by=session").await;
     assert_eq!(sessions.is(200).at("/data/groups/0/latency_p50_ms"), 500);
     assert_eq!(sessions.at("/data/groups/0/avg_latency_ms"), 500.0);
 }
 
 #[tokio::test]
-async fn what_would_be_too_much_is_refused() {
+async fn an_invalid_or_too_large_series_is_refused() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     for (query, field) in [
@@ -242,7 +242,7 @@ async fn what_would_be_too_much_is_refused() {
         ("usage-series?step=hour&start_date=2026-02-01", "start_date"),
         ("usage-series?group_by=model&step=hour&limit=100", "limit"),
     ] {
-        ask(&tenant, query).await.refused(422, "INVALID_FIELD").on(field);
+        get(&tenant, query).await.refused(422, "INVALID_FIELD").on(field);
     }
-    ask(&tenant, "usage-series?by=model").await.refused(422, "UNKNOWN_FIELD").on("by");
+    get(&tenant, "usage-series?by=model").await.refused(422, "UNKNOWN_FIELD").on("by");
 }

@@ -1,4 +1,4 @@
-//! What a caller may have of what all share: memory for bodies, and places to read and write them.
+//! Shares of a caller: memory for bodies, and places in the work pool that reads and writes them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,16 +15,16 @@ use tokio::sync::mpsc;
 
 use crate::support::{Tenant, TestApp, record};
 
-/// A small body at its largest, of which 48 are all that a tenant may have.
+/// The maximal size of a small body; the share of a tenant is 48 of them.
 const ANNOUNCED: usize = 256 * 1024;
 const SLOW: usize = 48;
-/// More than is read where requests are answered.
+/// Too large to be parsed on a request thread.
 const LARGE: usize = 64 * 1024;
 
-/// A body of which nothing arrives, that tells when someone asks for it.
-fn stalled(asked: mpsc::UnboundedSender<()>) -> Body {
+/// A body that never arrives; `polled` gets a message when the server starts to read it.
+fn stalled(polled: mpsc::UnboundedSender<()>) -> Body {
     Body::from_stream(stream::once(async move {
-        asked.send(()).unwrap();
+        polled.send(()).unwrap();
         std::future::pending::<Result<Bytes, Infallible>>().await
     }))
 }
@@ -36,16 +36,16 @@ async fn slow_bodies_of_one_integration_leave_memory_to_the_rest_of_its_tenant()
     let (loud, quiet) =
         (tenant.integration("l", json!({})).await, tenant.integration("q", json!({})).await);
     let (key, other) = (tenant.integration_key(&loud).await, tenant.integration_key(&quiet).await);
-    let (asked, mut is_asked) = mpsc::unbounded_channel();
+    let (polled, mut was_polled) = mpsc::unbounded_channel();
     let slow: Vec<_> = (0..SLOW)
         .map(|_| {
-            let (key, body) = (key.clone(), stalled(asked.clone()));
+            let (key, body) = (key.clone(), stalled(polled.clone()));
             tokio::spawn(key.stream("/enforcement/check", ANNOUNCED, body))
         })
         .collect();
-    // The key of one integration has room for half of them. The others are refused unread.
+    // The key of one integration has half of the share. The other bodies are refused unread.
     for _ in 0..SLOW / 2 {
-        is_asked.recv().await.unwrap();
+        was_polled.recv().await.unwrap();
     }
     key.post("/telemetry/llm-usage").json(&record(&loud, "a")).await.refused(503, "OVERLOADED");
     other.post("/telemetry/llm-usage").json(&record(&quiet, "b")).await.is(201);
@@ -59,7 +59,7 @@ async fn slow_bodies_of_one_integration_leave_memory_to_the_rest_of_its_tenant()
 
 type Waiting<'a> = Pin<Box<dyn Future<Output = Result<WorkSlot, ApiError>> + Send + 'a>>;
 
-/// Takes all that a tenant may have of a pool, running and waiting.
+/// Takes the whole share of a tenant in a pool: its running and its waiting places.
 fn fill<'a>(pool: &'a WorkPool, tenant: &Tenant) -> (Vec<WorkSlot>, Vec<Waiting<'a>>) {
     let holder = Holder::tenant(TenantId::parse(&tenant.id).unwrap(), None);
     let (mut running, mut waiting) = (Vec::new(), Vec::new());
@@ -74,7 +74,7 @@ fn fill<'a>(pool: &'a WorkPool, tenant: &Tenant) -> (Vec<WorkSlot>, Vec<Waiting<
 }
 
 #[tokio::test]
-async fn large_json_is_read_by_no_thread_that_answers_requests() {
+async fn large_json_is_parsed_off_the_request_threads() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -108,7 +108,7 @@ async fn large_json_is_read_by_no_thread_that_answers_requests() {
 }
 
 #[tokio::test]
-async fn large_answers_to_one_tenant_leave_places_to_write_those_to_others() {
+async fn large_responses_to_one_tenant_do_not_block_those_to_others() {
     let app = TestApp::new();
     let (loud, quiet) = (app.tenant("a").await, app.tenant("b").await);
     let (key, other) = (loud.key(&["*"]).await, quiet.key(&["*"]).await);

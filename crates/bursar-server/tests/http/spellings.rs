@@ -1,13 +1,12 @@
-//! A fact is not refused for its spelling: figures in any notation, labels with white space or
-//! control characters, fields that this server does not know. On both databases, alone and in
-//! batches.
+//! A record is not refused for its spelling: numbers in any notation, labels with white space or
+//! control characters, unknown fields. On both databases, alone and in batches.
 
 use serde_json::{Value, json};
 
 use crate::databases;
-use crate::support::{Answer, Tenant, TestApp, record, reservation, with};
+use crate::support::{ApiResponse, Tenant, TestApp, record, reservation, with};
 
-/// The text of a record in which one field has this JSON, which is not read before it is sent.
+/// The text of a record in which one field has exactly this JSON.
 fn spelled(integration_id: &str, call_id: &str, field: &str, json: &str) -> String {
     let mut sent = record(integration_id, call_id);
     sent.as_object_mut().unwrap().remove(field);
@@ -15,7 +14,7 @@ fn spelled(integration_id: &str, call_id: &str, field: &str, json: &str) -> Stri
     format!("{},\"{field}\":{json}}}", text.strip_suffix('}').unwrap())
 }
 
-async fn send(tenant: &Tenant, record: &str) -> Answer {
+async fn send(tenant: &Tenant, record: &str) -> ApiResponse {
     tenant.founder().post("/telemetry/llm-usage").body(record.to_owned()).await
 }
 
@@ -25,7 +24,7 @@ async fn newest(tenant: &Tenant) -> Value {
     history.is(200).at("/data/0").clone()
 }
 
-/// Spellings of one value of a field, and the field of the history that shows it.
+/// Spellings of one value of a field, and the field of the history with that value.
 struct Spellings {
     field: &'static str,
     shown: (&'static str, Value),
@@ -109,7 +108,7 @@ async fn every_spelling_of_a_value_is_the_same_record() {
                 let answer = send(&tenant, &sent).await;
                 answer.is(if number == 0 { 201 } else { 200 });
                 assert_eq!(newest(&tenant).await[shown], *value, "{field}: {text}");
-                // As a call of its own it shows the same, and in a batch it is a duplicate of itself.
+                // As another call it has the same value, and repeated in a batch it is a duplicate.
                 if *field == "call_id" {
                     continue;
                 }
@@ -127,7 +126,7 @@ async fn every_spelling_of_a_value_is_the_same_record() {
 }
 
 #[tokio::test]
-async fn dollars_count_when_cents_are_sent_too() {
+async fn cost_usd_takes_precedence_over_cost_cents() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -231,7 +230,7 @@ async fn an_estimate_is_read_like_a_record() {
                 check.is(200).text("/data/result"),
                 if number == 0 { "allowed" } else { "blocked" }
             );
-            // The same reservation in another spelling is a repetition of it.
+            // The same reservation in another spelling is a repetition.
             let reserve = body(cost, tokens, ",\"call_id\":\" c \",\"model\":\"gpt\\n\"");
             let held = tenant.founder().post("/enforcement/reservations").body(reserve).await;
             assert_eq!(held.is(201).text("/data/reservation/held_cost_usd"), "0.597");
@@ -261,7 +260,7 @@ fn spelled_cost(integration_id: &str) -> String {
 }
 
 #[tokio::test]
-async fn long_names_of_models_are_kept_and_found() {
+async fn long_model_names_are_stored_and_found() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -293,7 +292,7 @@ async fn metrics_show_no_control_characters_of_labels() {
 }
 
 #[tokio::test]
-async fn a_name_that_only_begins_like_a_key_does_not_cost_the_record() {
+async fn a_label_that_only_begins_like_a_key_is_accepted() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -309,7 +308,7 @@ async fn a_name_that_only_begins_like_a_key_does_not_cost_the_record() {
 }
 
 #[tokio::test]
-async fn a_hold_whose_record_was_refused_shows_when_it_expires() {
+async fn metrics_count_a_hold_that_expires_without_a_record() {
     for on_database in databases::each() {
         let app = &on_database.app;
         let tenant = app.tenant("a").await;
@@ -322,7 +321,8 @@ async fn a_hold_whose_record_was_refused_shows_when_it_expires() {
         send(&tenant, &refused.to_string()).await.refused(422, "INVALID_FIELD").on("tokens_in");
         send(&tenant, &record(&id, "recorded").to_string()).await.is(201);
         let metrics = app.founder().root("/metrics").await;
-        let shows = |metrics: &Answer, line: &str| metrics.body.lines().any(|shown| shown == line);
+        let shows =
+            |metrics: &ApiResponse, line: &str| metrics.body.lines().any(|shown| shown == line);
         assert!(shows(&metrics, "bursar_expired_without_record_total 0"), "{}", metrics.body);
         app.clock.advance(601);
         app.tick().await;

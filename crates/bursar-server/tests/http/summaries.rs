@@ -1,10 +1,10 @@
-//! Sums of usage: of a period, and day by day.
+//! Sums of usage: for a period and for each day.
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Persona, Tenant, TestApp, record, with};
+use crate::support::{ApiResponse, Client, Tenant, TestApp, record, with};
 
-/// Records calls through two integrations on three days; answers the integrations.
+/// Records calls of two integrations on three days; returns the integrations.
 async fn record_three_days(tenant: &Tenant) -> [String; 2] {
     let first = tenant.integration("first", json!({})).await;
     let second = tenant.integration("second", json!({ "provider_type": "custom" })).await;
@@ -36,7 +36,7 @@ async fn a_summary_adds_everything_up() {
     record_three_days(&tenant).await;
     let key = tenant.key(&["telemetry:read"]).await;
     let summary = key.get("/telemetry/usage-summary").await;
-    insta::assert_json_snapshot!(summary.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(summary.is(200).redacted(), @r#"
     {
       "data": {
         "avg_latency_ms": 150.5,
@@ -87,7 +87,7 @@ async fn a_summary_adds_everything_up() {
 }
 
 #[tokio::test]
-async fn a_summary_of_one_integration_has_no_parts() {
+async fn a_summary_of_one_integration_has_no_breakdown() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [_, second] = record_three_days(&tenant).await;
@@ -102,7 +102,7 @@ async fn a_summary_of_one_integration_has_no_parts() {
 }
 
 #[tokio::test]
-async fn a_summary_takes_both_of_its_days_in() {
+async fn a_summary_includes_its_first_and_last_day() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_three_days(&tenant).await;
@@ -122,12 +122,12 @@ async fn a_summary_takes_both_of_its_days_in() {
 }
 
 #[tokio::test]
-async fn there_is_one_row_a_day_and_integration() {
+async fn daily_aggregates_have_one_row_per_day_and_integration() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [first, second] = record_three_days(&tenant).await;
     let days = tenant.founder().get("/telemetry/daily-aggregates").await;
-    insta::assert_json_snapshot!(days.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(days.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -210,7 +210,7 @@ async fn there_is_one_row_a_day_and_integration() {
 }
 
 #[tokio::test]
-async fn a_record_that_comes_late_corrects_its_own_day() {
+async fn a_late_record_counts_on_its_own_day() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [first, _] = record_three_days(&tenant).await;
@@ -223,7 +223,7 @@ async fn a_record_that_comes_late_corrects_its_own_day() {
 }
 
 #[tokio::test]
-async fn nothing_used_is_a_summary_of_zeros_and_no_days() {
+async fn without_usage_the_summary_is_zero_and_there_are_no_days() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     tenant.integration("i", json!({})).await;
@@ -236,46 +236,41 @@ async fn nothing_used_is_a_summary_of_zeros_and_no_days() {
     assert_eq!(*days.is(200).data(), json!([]));
 }
 
-#[track_caller]
-fn check(refused: &Answer, code: &str, field: &str) {
-    refused.refused(422, code).on(field);
-}
-
-async fn ask(persona: &Persona, path: &str, query: &str) -> Answer {
-    persona.get(&format!("/telemetry/{path}?{query}")).await
+async fn get(client: &Client, path: &str, query: &str) -> ApiResponse {
+    client.get(&format!("/telemetry/{path}?{query}")).await
 }
 
 #[tokio::test]
-async fn a_period_that_makes_no_sense_is_refused() {
+async fn an_invalid_period_is_refused() {
     let app = TestApp::new();
     let founder = app.tenant("a").await.founder();
     for path in ["usage-summary", "daily-aggregates"] {
         for wrong in ["2026-02-30", "2026-13-01", "2026-3-1", "2026-03-01T00:00:00Z", "today", "0"]
         {
-            check(
-                &ask(&founder, path, &format!("start_date={wrong}")).await,
-                "INVALID_FIELD",
-                "start_date",
-            );
-            check(
-                &ask(&founder, path, &format!("end_date={wrong}")).await,
-                "INVALID_FIELD",
-                "end_date",
-            );
+            get(&founder, path, &format!("start_date={wrong}"))
+                .await
+                .refused(422, "INVALID_FIELD")
+                .on("start_date");
+            get(&founder, path, &format!("end_date={wrong}"))
+                .await
+                .refused(422, "INVALID_FIELD")
+                .on("end_date");
         }
         for wrong in [
             "start_date=2026-03-15",
             "start_date=2026-03-02&end_date=2026-03-01",
             "start_date=2025-03-13&end_date=2026-03-14",
         ] {
-            check(&ask(&founder, path, wrong).await, "INVALID_FIELD", "start_date");
+            get(&founder, path, wrong).await.refused(422, "INVALID_FIELD").on("start_date");
         }
-        check(&ask(&founder, path, "integration_id=1").await, "INVALID_FIELD", "integration_id");
-        check(&ask(&founder, path, "start=2026-03-01").await, "UNKNOWN_FIELD", "start");
-        check(
-            &ask(&founder, path, "end_date=2026-03-01&end_date=2026-03-02").await,
-            "INVALID_FIELD",
-            "end_date",
-        );
+        get(&founder, path, "integration_id=1")
+            .await
+            .refused(422, "INVALID_FIELD")
+            .on("integration_id");
+        get(&founder, path, "start=2026-03-01").await.refused(422, "UNKNOWN_FIELD").on("start");
+        get(&founder, path, "end_date=2026-03-01&end_date=2026-03-02")
+            .await
+            .refused(422, "INVALID_FIELD")
+            .on("end_date");
     }
 }

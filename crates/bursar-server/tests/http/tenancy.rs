@@ -1,4 +1,4 @@
-//! Every route, asked by everyone who may not: one table, in which no route may be missing.
+//! Isolation of tenants: a table of all routes, each tested with every credential that is not allowed.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use bursar_server::router::API;
 use bursar_testing::oidc::signer::Signer;
 use serde_json::{Value, json};
 
-use crate::oidc::{People, holder_of};
-use crate::support::{Answer, Persona, Tenant, TestApp, record, reservation};
+use crate::oidc::{People, with_token};
+use crate::support::{ApiResponse, Client, Tenant, TestApp, record, reservation};
 
-/// Who may ask.
+/// The credentials that a route accepts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     /// The operator.
@@ -23,27 +23,27 @@ enum Access {
     Key(&'static str),
     /// An API key with this scope, and the key of an integration for that integration.
     IntegrationKey(&'static str),
-    /// A person who is an admin; no key.
+    /// A person who is an admin, but no key.
     Admin,
-    /// Whoever has a credential.
+    /// Any credential.
     AnyCaller,
 }
 
-/// What someone hears who names what is not theirs.
+/// The response to an id of another tenant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Foreign {
     /// 404 with this code.
     NotFound(&'static str),
-    /// The decision about an integration that does not exist.
+    /// The decision for an integration that does not exist.
     HardBlocked,
-    /// The route names nothing; its list shows nothing of others.
+    /// The route takes no id; its list has nothing of other tenants.
     Unnamed,
 }
 
 use Access::{Admin, AnyCaller, IntegrationKey, Key, Operator};
 use Foreign::{HardBlocked, NotFound, Unnamed};
 
-/// Method, path as the router has it, who may, what a foreign id answers.
+/// Method, path template, accepted credentials, response to a foreign id.
 type Route = (&'static str, &'static str, Access, Foreign);
 
 const NO_INTEGRATION: Foreign = NotFound("INTEGRATION_NOT_FOUND");
@@ -56,11 +56,11 @@ const INGEST: Access = IntegrationKey("telemetry:write");
 const USAGE: Access = Key("telemetry:read");
 const DECIDE: Access = IntegrationKey("enforcement:check");
 
-/// Routes that are open to all and tell nothing about anyone; this list may only shrink.
+/// Public routes, which return nothing about a tenant. This list may only shrink.
 const OPEN: [&str; 6] =
     ["/health", "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/style.css"];
 
-/// For the operator, but not of the API.
+/// Routes of the operator outside of the API.
 const METRICS: &str = "/metrics";
 
 const ROUTES: &[Route] = &[
@@ -119,10 +119,10 @@ const ROUTES: &[Route] = &[
     ("post", "/enforcement/reservations/{call_id}/extend", DECIDE, NO_RESERVATION),
 ];
 
-/// An id that this server never made.
+/// An id that does not exist.
 const UNKNOWN: &str = "00000000-0000-8000-8000-000000000000";
 
-/// Two tenants; the first one has one thing of each kind, the second one nothing.
+/// Two tenants. The first has one resource of each kind, the second nothing.
 struct World {
     app: TestApp,
     people: People,
@@ -131,7 +131,7 @@ struct World {
     owned: Owned,
 }
 
-/// What the owner has.
+/// The resources of the owner.
 struct Owned {
     integration: String,
     api_key: String,
@@ -155,16 +155,16 @@ impl World {
     }
 
     /// A person of a tenant.
-    fn person(&self, tenant: &Tenant, role: Role) -> Persona {
+    fn person(&self, tenant: &Tenant, role: Role) -> Client {
         self.people.person(&self.app, &tenant.id, role.as_str())
     }
 
-    /// Asks a route of the table for what the owner has.
-    async fn ask(&self, persona: &Persona, route: &Route) -> Answer {
-        self.ask_about(persona, route, &self.owned).await
+    /// Sends a request of a route with the owner's ids.
+    async fn send(&self, client: &Client, route: &Route) -> ApiResponse {
+        self.send_about(client, route, &self.owned).await
     }
 
-    async fn ask_about(&self, persona: &Persona, route: &Route, owned: &Owned) -> Answer {
+    async fn send_about(&self, client: &Client, route: &Route, owned: &Owned) -> ApiResponse {
         let (method, template, _, foreign) = route;
         let integration = &owned.integration;
         let id = match *template {
@@ -183,9 +183,9 @@ impl World {
         }
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
         let request = if is_of_the_api(template) {
-            persona.request(method, &path)
+            client.request(method, &path)
         } else {
-            persona.root(&path).method(method)
+            client.root(&path).method(method)
         };
         match body(route, integration) {
             Some(body) => request.json(&body).await,
@@ -193,7 +193,7 @@ impl World {
         }
     }
 
-    /// Everything that can be read of the owner.
+    /// All data of the owner that can be read.
     async fn owners_state(&self) -> Vec<String> {
         let mut state = Vec::new();
         for path in [
@@ -212,7 +212,7 @@ impl World {
     }
 }
 
-/// A body that the route would take from its owner.
+/// A body that the route accepts from the owner.
 fn body(route: &Route, integration: &str) -> Option<Value> {
     let question = json!({ "integration_id": integration, "estimated_cost_cents": 1 });
     match (route.0, route.1) {
@@ -238,7 +238,7 @@ fn body(route: &Route, integration: &str) -> Option<Value> {
     }
 }
 
-/// The methods and paths of the router, but for those that are open to all.
+/// The methods and paths of the router, except the public ones.
 fn routed() -> BTreeSet<(String, String)> {
     let entries = API.table().entries().iter();
     let entries = entries.filter(|entry| entry.audience != Audience::Everyone);
@@ -250,14 +250,14 @@ fn routed() -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// Every route, as the document names it.
+/// Every route by its path in the OpenAPI document.
 pub(crate) fn all_routes() -> BTreeSet<(String, String)> {
     let open = OPEN.iter().map(|path| ("get".to_owned(), (*path).to_owned()));
     let table = ROUTES.iter().map(|(method, path, ..)| ((*method).to_owned(), in_api(path)));
     open.chain(table).collect()
 }
 
-/// Who may use a route, as the document says it.
+/// The `security` that the document must have for a route.
 pub(crate) fn security(method: &str, path: &str) -> Value {
     let route = ROUTES.iter().find(|route| route.0 == method && in_api(route.1) == path);
     let by_key = |scope: &str| {
@@ -295,21 +295,21 @@ fn in_api(path: &str) -> String {
 fn no_route_is_missing_from_the_table() {
     let table: BTreeSet<(String, String)> =
         ROUTES.iter().map(|(method, path, ..)| ((*method).into(), (*path).into())).collect();
-    assert_eq!(table.len(), ROUTES.len(), "a route stands twice in the table");
+    assert_eq!(table.len(), ROUTES.len(), "a route is twice in the table");
     assert_eq!(routed(), table);
 }
 
 #[test]
-fn the_routes_declare_this_access() {
+fn every_route_declares_the_access_of_the_table() {
     let expected: BTreeSet<String> = ROUTES
         .iter()
         .filter(|route| route.1 != METRICS)
         .map(|(method, path, access, _)| {
-            // Who only asks changes nothing.
-            let asks =
+            // A read-only credential changes nothing.
+            let reads =
                 *method == "get" || ["/enforcement/check", "/enforcement/batch"].contains(path);
-            let keeps = path.starts_with("/keys") || path.starts_with("/audit");
-            let role = if asks && !keeps { Role::Viewer } else { Role::Admin };
+            let is_sensitive = path.starts_with("/keys") || path.starts_with("/audit");
+            let role = if reads && !is_sensitive { Role::Viewer } else { Role::Admin };
             let tenant =
                 |scope, integration_key| access::Access::Tenant { scope, integration_key, role };
             let access = match access {
@@ -329,9 +329,9 @@ fn the_routes_declare_this_access() {
     assert_eq!(declared.collect::<BTreeSet<String>>(), expected);
 }
 
-/// What a foreign or unknown id answers.
+/// Asserts the response to a foreign or unknown id.
 #[track_caller]
-fn check_foreign(route: &Route, answer: &Answer) {
+fn check_foreign(route: &Route, answer: &ApiResponse) {
     match (route.1, route.3) {
         ("/telemetry/llm-usage/batch", _) => {
             assert_eq!(answer.is(200).at("/data/errors"), 1);
@@ -353,9 +353,9 @@ fn check_foreign(route: &Route, answer: &Answer) {
     }
 }
 
-/// The answer with the ids of the request taken out, to compare answers about different ids.
-fn without(answer: &Answer, owned: &Owned) -> String {
-    let mut shown = answer.shown().to_string();
+/// The body without the ids of the request, to compare responses for different ids.
+fn without_ids(answer: &ApiResponse, owned: &Owned) -> String {
+    let mut shown = answer.redacted().to_string();
     for id in [&owned.integration, &owned.api_key, &owned.integration_key] {
         shown = shown.replace(id.as_str(), "id");
     }
@@ -363,10 +363,10 @@ fn without(answer: &Answer, owned: &Owned) -> String {
 }
 
 #[tokio::test]
-async fn another_tenant_hears_of_nothing_and_changes_nothing() {
+async fn another_tenant_reads_nothing_and_changes_nothing() {
     let world = World::new().await;
     let before = world.owners_state().await;
-    // Ids that this server could make, and has not.
+    // Valid ids that do not exist.
     let number = 1 << 40;
     let unknown = Owned {
         integration: IntegrationId::from_number(number).unwrap().to_string(),
@@ -376,8 +376,8 @@ async fn another_tenant_hears_of_nothing_and_changes_nothing() {
     let person = world.person(&world.other, Role::Admin);
     for stranger in [world.other.key(&["*"]).await, person] {
         for route in ROUTES.iter().filter(|route| route.2 != Operator) {
-            let answer = world.ask(&stranger, route).await;
-            // No key opens these; a person opens their own tenant's.
+            let answer = world.send(&stranger, route).await;
+            // No key may use these routes; a person may use those of their own tenant.
             if route.2 == Admin && answer.status == 403 {
                 answer.refused(403, "FORBIDDEN");
                 continue;
@@ -389,8 +389,8 @@ async fn another_tenant_hears_of_nothing_and_changes_nothing() {
                 answer.body
             );
             if matches!(route.3, NotFound(_) | HardBlocked) {
-                let of_unknown = world.ask_about(&stranger, route, &unknown).await;
-                assert_eq!(without(&answer, &world.owned), without(&of_unknown, &unknown));
+                let of_unknown = world.send_about(&stranger, route, &unknown).await;
+                assert_eq!(without_ids(&answer, &world.owned), without_ids(&of_unknown, &unknown));
             }
             if route.0 == "get" && route.3 == Unnamed {
                 assert_eq!(answer.status, 200, "{}", route.1);
@@ -403,7 +403,7 @@ async fn another_tenant_hears_of_nothing_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_person_may_what_their_role_may() {
+async fn a_person_can_use_exactly_the_routes_of_their_role() {
     let rule = |route: &Route| {
         let method = Method::from_bytes(route.0.to_uppercase().as_bytes()).unwrap();
         match API.table().find(&method, &in_api(route.1))?.audience {
@@ -420,19 +420,19 @@ async fn a_person_may_what_their_role_may() {
         let before = world.owners_state().await;
         let may = |route: &&Route| rule(route).is_some_and(|needed| role >= needed);
         for route in ROUTES.iter().filter(|route| !may(route)) {
-            world.ask(&person, route).await.refused(403, "FORBIDDEN");
+            world.send(&person, route).await.refused(403, "FORBIDDEN");
         }
         assert_eq!(world.owners_state().await, before);
         for route in ROUTES.iter().filter(may) {
             let world = World::new().await;
-            let answer = world.ask(&world.person(&world.owner, role), route).await;
+            let answer = world.send(&world.person(&world.owner, role), route).await;
             assert!(answer.status.is_success(), "{}: {}", route.1, answer.body);
         }
     }
 }
 
 #[tokio::test]
-async fn without_a_name_a_list_shows_only_what_is_the_callers() {
+async fn an_unfiltered_list_shows_only_the_callers_tenant() {
     let world = World::new().await;
     let stranger = world.other.key(&["*"]).await;
     for path in [
@@ -449,15 +449,15 @@ async fn without_a_name_a_list_shows_only_what_is_the_callers() {
 }
 
 #[tokio::test]
-async fn without_a_credential_nothing_is_answered() {
+async fn every_route_without_a_credential_is_401() {
     let world = World::new().await;
     let before = world.owners_state().await;
-    let nobody = world.app.nobody();
+    let anonymous = world.app.anonymous();
     for route in ROUTES {
-        let answer = world.ask(&nobody, route).await;
+        let answer = world.send(&anonymous, route).await;
         assert_eq!(answer.refused(401, "UNAUTHENTICATED").headers["www-authenticate"], "Bearer");
-        let named = nobody.clone().with("x-tenant-id", &world.owner.id);
-        world.ask(&named, route).await.refused(401, "UNAUTHENTICATED");
+        let named = anonymous.clone().with("x-tenant-id", &world.owner.id);
+        world.send(&named, route).await.refused(401, "UNAUTHENTICATED");
     }
     assert_eq!(world.owners_state().await, before);
 }
@@ -480,18 +480,18 @@ async fn a_key_without_the_scope_is_refused_and_one_with_it_is_not() {
         let others: Vec<&str> = SCOPES.into_iter().filter(|scope| *scope != needed).collect();
         let before = world.owners_state().await;
         let without = world.owner.key(&others).await;
-        world.ask(&without, route).await.refused(403, "MISSING_SCOPE");
+        world.send(&without, route).await.refused(403, "MISSING_SCOPE");
         let resource = needed.split(':').next().unwrap_or_default();
         let after = world.owners_state().await;
         assert_eq!(after[1..], before[1..], "{}", route.1);
         for granted in [needed, &format!("{resource}:*"), "*"] {
             let mut granted = vec![granted];
-            // A key gives only what it has, and the key of an integration has these.
+            // A key can grant only its own scopes, and an integration key has these.
             if route.0 == "post" && route.1.starts_with("/integrations/{id}/keys") {
                 granted.extend(["telemetry:write", "enforcement:check", "integrations:read"]);
             }
             let key = world.owner.key(&granted).await;
-            let answer = world.ask(&key, route).await;
+            let answer = world.send(&key, route).await;
             assert!(!matches!(answer.status.as_u16(), 401 | 403), "{}: {}", route.1, answer.body);
             assert!(answer.status.as_u16() < 500, "{}: {}", route.1, answer.body);
         }
@@ -499,39 +499,39 @@ async fn a_key_without_the_scope_is_refused_and_one_with_it_is_not() {
 }
 
 #[tokio::test]
-async fn the_operators_routes_are_the_operators() {
+async fn only_the_operator_can_use_the_operators_routes() {
     let world = World::new().await;
     let id = &world.owned.integration;
     let person = world.person(&world.owner, Role::Admin);
     let keys = [world.owner.key(&["*"]).await, world.owner.integration_key(id).await];
-    for persona in keys.into_iter().chain([person]) {
+    for client in keys.into_iter().chain([person]) {
         for route in ROUTES.iter().filter(|route| route.2 == Operator) {
-            world.ask(&persona, route).await.refused(403, "FORBIDDEN");
+            world.send(&client, route).await.refused(403, "FORBIDDEN");
         }
     }
     assert_eq!(world.app.founder().get("/tenants").await.at("/meta/total"), 2);
 }
 
 #[tokio::test]
-async fn an_integration_key_is_good_for_few_routes() {
+async fn an_integration_key_works_only_on_the_routes_that_accept_it() {
     let world = World::new().await;
     let key = world.owner.integration_key(&world.owned.integration).await;
     let before = world.owners_state().await;
     for route in ROUTES.iter().filter(|route| matches!(route.2, Key(_))) {
-        world.ask(&key, route).await.refused(403, "MISSING_SCOPE");
+        world.send(&key, route).await.refused(403, "MISSING_SCOPE");
     }
     assert_eq!(world.owners_state().await, before);
     for route in ROUTES.iter().filter(|route| matches!(route.2, IntegrationKey(_))) {
-        // A world for each: what is released cannot be renewed.
+        // A new world for each route, because a released reservation cannot be extended.
         let world = World::new().await;
         let key = world.owner.integration_key(&world.owned.integration).await;
-        let answer = world.ask(&key, route).await;
+        let answer = world.send(&key, route).await;
         assert!(matches!(answer.status.as_u16(), 200 | 201), "{}: {}", route.1, answer.body);
     }
 }
 
 #[tokio::test]
-async fn the_key_of_another_integration_hears_of_nothing_and_changes_nothing() {
+async fn the_key_of_another_integration_reads_nothing_and_changes_nothing() {
     let world = World::new().await;
     let sibling = world.owner.integration("sibling", json!({})).await;
     let foreign = world.other.integration("foreign", json!({})).await;
@@ -540,9 +540,9 @@ async fn the_key_of_another_integration_hears_of_nothing_and_changes_nothing() {
     let before = world.owners_state().await;
     for key in &keys {
         for route in ROUTES.iter().filter(|route| matches!(route.2, IntegrationKey(_))) {
-            let answer = world.ask(key, route).await;
+            let answer = world.send(key, route).await;
             match route.1 {
-                // The two that are given must agree.
+                // The integration of the key and the one in the request must agree.
                 "/telemetry/llm-usage" => {
                     answer.refused(422, "INVALID_FIELD").on("integration_id");
                 }
@@ -558,7 +558,7 @@ async fn the_key_of_another_integration_hears_of_nothing_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_key_with_the_name_of_another_tenant_is_refused() {
+async fn a_credential_with_the_id_of_another_tenant_is_refused() {
     let world = World::new().await;
     let before = world.owners_state().await;
     let key = world.other.key(&["*"]).await;
@@ -567,31 +567,31 @@ async fn a_key_with_the_name_of_another_tenant_is_refused() {
     let person = world.person(&world.other, Role::Admin);
     for named in [world.owner.id.as_str(), UNKNOWN, "nonsense", ""] {
         for route in ROUTES {
-            let personas: &[&Persona] = match route.2 {
+            let personas: &[&Client] = match route.2 {
                 Operator => &[],
                 Admin => &[&person],
                 Key(_) => &[&key, &person],
                 IntegrationKey(_) | AnyCaller => &[&key, &integration_key, &person],
             };
-            for &persona in personas {
-                let persona = persona.clone().with("x-tenant-id", named);
-                world.ask(&persona, route).await.refused(403, "TENANT_MISMATCH");
+            for &client in personas {
+                let client = client.clone().with("x-tenant-id", named);
+                world.send(&client, route).await.refused(403, "TENANT_MISMATCH");
             }
         }
     }
     assert_eq!(world.owners_state().await, before);
 }
 
-/// A text of the same form with another last character.
+/// The key with another last character.
 fn tampered(key: &str) -> String {
     let (body, last) = key.split_at(key.len() - 1);
     format!("{body}{}", if last == "0" { "1" } else { "0" })
 }
 
 #[tokio::test]
-async fn a_key_that_is_no_good_opens_no_route() {
+async fn an_invalid_credential_is_401_on_every_route() {
     let world = World::new().await;
-    let (owner, nobody) = (&world.owner, world.app.nobody());
+    let (owner, anonymous) = (&world.owner, world.app.anonymous());
     let founder = owner.founder();
     let revoked = owner.new_key(&["*"]).await;
     founder.delete(&format!("/keys/{}", revoked.text("/data/id"))).await.is(200);
@@ -608,41 +608,41 @@ async fn a_key_that_is_no_good_opens_no_route() {
     let outdated = crate::support::with(claims.clone(), json!({ "exp": 0 }));
     world.app.clock.advance(1);
     let before = world.owners_state().await;
-    for persona in [
-        holder_of(&world.app, &world.people.key.token(&outdated)),
-        holder_of(&world.app, &Signer::p256("a").token(&claims)),
+    for client in [
+        with_token(&world.app, &world.people.key.token(&outdated)),
+        with_token(&world.app, &Signer::p256("a").token(&claims)),
         world.people.person(&world.app, UNKNOWN, "admin"),
-        owner.holder_of(revoked.text("/data/secret")),
-        owner.holder_of(expired),
-        owner.holder_of(&tampered(good.text("/data/secret"))),
-        nobody.clone().with("x-cus-integration-key", ended.text("/data/secret")),
-        nobody.clone().with("x-cus-integration-key", &tampered(of_integration)),
-        nobody.clone().with("authorization", "Bearer operator-token-of-the-wrong-server"),
+        owner.with_key(revoked.text("/data/secret")),
+        owner.with_key(expired),
+        owner.with_key(&tampered(good.text("/data/secret"))),
+        anonymous.clone().with("x-cus-integration-key", ended.text("/data/secret")),
+        anonymous.clone().with("x-cus-integration-key", &tampered(of_integration)),
+        anonymous.clone().with("authorization", "Bearer operator-token-of-the-wrong-server"),
     ] {
-        let named = persona.with("x-tenant-id", &owner.id);
+        let named = client.with("x-tenant-id", &owner.id);
         for route in ROUTES {
-            world.ask(&named, route).await.refused(401, "UNAUTHENTICATED");
+            world.send(&named, route).await.refused(401, "UNAUTHENTICATED");
         }
     }
     assert_eq!(world.owners_state().await, before);
 }
 
 #[tokio::test]
-async fn two_different_credentials_open_no_route() {
+async fn two_different_credentials_are_ambiguous_on_every_route() {
     let world = World::new().await;
     let first = world.owner.key(&["*"]).await;
     let second = world.owner.new_key(&["*"]).await;
     let of_integration = world.owner.integration_key(&world.owned.integration).await;
     let of_integration = of_integration.header("x-cus-integration-key");
     let before = world.owners_state().await;
-    for persona in [
+    for client in [
         first.clone().with("x-aos-key", second.text("/data/secret")),
         first.with("x-cus-integration-key", of_integration),
         world.owner.founder().with("x-aos-key", second.text("/data/secret")),
         world.person(&world.owner, Role::Admin).with("x-aos-key", second.text("/data/secret")),
     ] {
         for route in ROUTES {
-            world.ask(&persona, route).await.refused(400, "AMBIGUOUS_CREDENTIALS");
+            world.send(&client, route).await.refused(400, "AMBIGUOUS_CREDENTIALS");
         }
     }
     assert_eq!(world.owners_state().await, before);
@@ -658,28 +658,28 @@ async fn a_key_may_name_its_own_tenant() {
 }
 
 #[tokio::test]
-async fn the_operator_says_which_tenant_is_meant() {
+async fn the_operator_must_name_a_tenant() {
     let world = World::new().await;
     let before = world.owners_state().await;
     for route in ROUTES.iter().filter(|route| !matches!(route.2, Operator | AnyCaller)) {
-        world.ask(&world.app.founder(), route).await.refused(400, "TENANT_REQUIRED");
+        world.send(&world.app.founder(), route).await.refused(400, "TENANT_REQUIRED");
         let unknown = world.app.founder().with("x-tenant-id", UNKNOWN);
-        world.ask(&unknown, route).await.refused(404, "TENANT_NOT_FOUND");
-        // Naming a tenant, the operator hears of that one only.
-        check_foreign(route, &world.ask(&world.other.founder(), route).await);
+        world.send(&unknown, route).await.refused(404, "TENANT_NOT_FOUND");
+        // With a tenant, the operator sees only that tenant.
+        check_foreign(route, &world.send(&world.other.founder(), route).await);
     }
     assert_eq!(world.owners_state().await, before);
 }
 
 #[tokio::test]
-async fn no_key_opens_what_is_for_admins() {
+async fn keys_cannot_use_the_routes_of_admins() {
     let world = World::new().await;
     let integration_key = world.owner.integration_key(&world.owned.integration).await;
     for route in ROUTES.iter().filter(|route| route.2 == Admin) {
         let key = world.owner.key(&["*"]).await;
-        world.ask(&key, route).await.refused(403, "FORBIDDEN");
-        world.ask(&integration_key, route).await.refused(403, "FORBIDDEN");
-        let answer = world.ask(&world.owner.founder(), route).await;
+        world.send(&key, route).await.refused(403, "FORBIDDEN");
+        world.send(&integration_key, route).await.refused(403, "FORBIDDEN");
+        let answer = world.send(&world.owner.founder(), route).await;
         assert!(answer.status.is_success(), "{}: {}", route.1, answer.body);
     }
 }

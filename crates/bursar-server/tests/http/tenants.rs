@@ -1,14 +1,14 @@
-//! Tenants, for the operator.
+//! Tenants.
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, TestApp, record, reservation};
+use crate::support::{ApiResponse, TestApp, record, reservation};
 
 #[tokio::test]
-async fn a_new_tenant_is_active_and_leads_back() {
+async fn a_new_tenant_is_active_and_can_be_read() {
     let app = TestApp::new();
     let made = app.founder().post("/tenants").json(&json!({ "name": "Acme" })).await;
-    insta::assert_json_snapshot!(made.is(201).shown(), @r#"
+    insta::assert_json_snapshot!(made.is(201).redacted(), @r#"
     {
       "data": {
         "created_at": "2026-03-14T09:26:53Z",
@@ -37,7 +37,7 @@ async fn tenants_are_listed_oldest_first_page_by_page() {
         app.clock.advance(60);
     }
     let page = app.founder().get("/tenants?offset=1&limit=1").await;
-    insta::assert_json_snapshot!(page.is(200).shown(), @r#"
+    insta::assert_json_snapshot!(page.is(200).redacted(), @r#"
     {
       "data": [
         {
@@ -85,14 +85,14 @@ async fn a_tenant_that_does_not_exist_is_not_found() {
     }
 }
 
-/// Who and where, as the session tells it.
-fn context(answer: &Answer) -> [Value; 4] {
+/// The actor and the tenant in the session context.
+fn context(answer: &ApiResponse) -> [Value; 4] {
     let fields = ["actor_type", "tenant_id", "lifecycle_state", "onboarding_state"];
     fields.map(|field| answer.is(200).at(&format!("/data/{field}")).clone())
 }
 
 #[tokio::test]
-async fn the_session_tells_every_actor_who_it_is() {
+async fn the_session_context_describes_every_actor() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = json!(tenant.id);
@@ -110,7 +110,7 @@ async fn the_session_tells_every_actor_who_it_is() {
     assert_eq!(context(&key), connected);
     let capabilities = json!(["telemetry:write", "enforcement:check", "integrations:read"]);
     assert_eq!(key.at("/data/capabilities"), &capabilities);
-    app.nobody().get("/session/context").await.refused(401, "UNAUTHENTICATED");
+    app.anonymous().get("/session/context").await.refused(401, "UNAUTHENTICATED");
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn onboarding_follows_what_the_tenant_does() {
     assert_eq!(state().await, "API_KEY_CREATED");
     machine.get("/integrations").await.is(200);
     assert_eq!(state().await, "SDK_CONNECTED");
-    // Records that are refused are none.
+    // A refused record does not count.
     let refused = machine.post("/telemetry/llm-usage").json(&json!({ "call_id": "c" })).await;
     refused.refused(422, "INVALID_FIELD");
     let unknown = record("00000000-0000-8000-8000-000000000000", "c");
@@ -159,7 +159,7 @@ async fn an_admin_finalizes_onboarding_once_a_machine_has_called() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_led_through_its_life_and_nowhere_else() {
+async fn a_tenant_allows_only_the_documented_state_changes() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let go = async |verb: &str| app.founder().post(&format!("/tenants/{}/{verb}", tenant.id)).await;
@@ -193,7 +193,7 @@ async fn a_tenant_is_led_through_its_life_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_suspended_tenant_reads_and_records_and_nothing_else() {
+async fn a_suspended_tenant_can_only_read_and_record() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let integration = tenant.integration("i", json!({})).await;
@@ -236,7 +236,7 @@ async fn a_suspended_tenant_reads_and_records_and_nothing_else() {
     ] {
         write.await.refused(403, "TENANT_SUSPENDED");
     }
-    // Whoever lost a key takes it back at any time.
+    // A lost key can be revoked at any time.
     let lost = lost_key.text("/data/id");
     machine.delete(&format!("/keys/{lost}")).await.is(200);
     app.founder().post(&format!("/tenants/{}/resume", tenant.id)).await.is(200);
@@ -244,7 +244,7 @@ async fn a_suspended_tenant_reads_and_records_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_terminated_tenant_is_the_operators_only() {
+async fn only_the_operator_can_read_a_terminated_tenant() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let integration = tenant.integration("i", json!({})).await;
@@ -269,7 +269,7 @@ async fn a_terminated_tenant_is_the_operators_only() {
 }
 
 #[tokio::test]
-async fn a_tenant_gets_another_name() {
+async fn a_tenant_can_be_renamed() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let path = format!("/tenants/{}", tenant.id);

@@ -1,4 +1,4 @@
-//! The trace of a request, as its answer tells it.
+//! Trace headers of requests and responses.
 
 use crate::support::TestApp;
 
@@ -6,7 +6,7 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
 #[tokio::test]
-async fn the_callers_trace_goes_on_with_a_span_of_this_server() {
+async fn the_callers_trace_continues_with_a_new_span() {
     let app = TestApp::new();
     let request = app.founder().get("/tenants");
     let request = request.header("traceparent", &format!("00-{TRACE}-{SPAN}-01"));
@@ -18,7 +18,7 @@ async fn the_callers_trace_goes_on_with_a_span_of_this_server() {
 }
 
 #[tokio::test]
-async fn without_a_valid_trace_a_new_one_begins_and_nothing_fails() {
+async fn an_invalid_trace_is_replaced_by_a_new_one() {
     let app = TestApp::new();
     let mut traces = std::collections::BTreeSet::new();
     for parent in ["", "nonsense", "00-0-0-0", "ff-ff-ff-ff"] {
@@ -31,6 +31,6 @@ async fn without_a_valid_trace_a_new_one_begins_and_nothing_fails() {
         traces.insert(parent.to_owned());
     }
     assert_eq!(traces.len(), 4);
-    let failed = app.nobody().get("/no/such/route").await;
+    let failed = app.anonymous().get("/no/such/route").await;
     assert!(failed.refused(404, "ROUTE_NOT_FOUND").headers.contains_key("traceparent"));
 }

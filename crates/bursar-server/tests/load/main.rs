@@ -1,21 +1,23 @@
-//! What a server does under load: a crowd of hostile clients, one caller who takes all it can, and
-//! ten times what the server can do.
+//! A server under load: many hostile connections, a caller that exhausts a resource, and ten times
+//! the capacity of the server.
 //!
-//! These tests measure time and memory. So they have a binary of their own, and wait for each
-//! other. With `BURSAR_PROVE=1` they take longer and keep to the figures that are promised.
+//! The tests measure time and memory, so they have their own binary and run one at a time. With
+//! `BURSAR_PROVE=1` they run longer and check the documented figures.
 
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 #![expect(clippy::indexing_slicing, reason = "a proof stops at the first thing that does not hold")]
 
+mod background;
+mod connection;
 mod crowd;
 mod hostile;
-mod line;
 mod memory;
 mod overload;
+mod percentile;
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Lets one measurement run at a time, for as long as the guard lives.
+/// Waits until no other measurement runs; the guard keeps others out.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock()

@@ -1,4 +1,4 @@
-//! Backups beside a server that writes, and restores, also ones that are killed.
+//! Backups of a server under load, and restores, also when they are killed.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,24 +13,24 @@ use bursar_testing::process::folder::Folder;
 use bursar_testing::process::http::Http;
 use bursar_testing::process::server::{Process, Server};
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::writer::{Outcome, Writer, check_promises};
+use bursar_testing::process::writer::{Outcome, Writer, check_acknowledged};
 use bursar_testing::waiting::scale;
 
 const SEED: u64 = 20_261_121;
 const WRITERS: usize = 8;
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
-/// Steps of every writer before the first backup, so that there is something to copy.
+/// Steps of each writer before the first backup, so that it has data.
 const FIRST_STEPS: usize = 40;
-/// How long a write may take while a backup runs; seconds would mean that it waited for its end.
+/// The maximal duration of a write during a backup; seconds would mean that it waited for the backup.
 const WRITE_MAX: Duration = Duration::from_secs(2);
 
-/// Writers that write until they are told to stop, and how long each step took.
+/// Writers under load, with the duration of each step.
 struct Load<'a> {
     writers: &'a [Mutex<Writer>],
     ends: AtomicBool,
-    /// Whether a backup runs.
+    /// Whether a backup is running.
     copies: AtomicBool,
-    /// Steps while a backup ran, and all others.
+    /// Durations of the steps during backups, and of all others.
     times: [Mutex<Vec<Duration>>; 2],
 }
 
@@ -48,7 +48,7 @@ impl Load<'_> {
         }
     }
 
-    /// Every record that is acknowledged now.
+    /// All records acknowledged so far.
     fn acknowledged(&self) -> HashMap<String, Entry> {
         let mut all = HashMap::new();
         for writer in self.writers {
@@ -58,7 +58,7 @@ impl Load<'_> {
         all
     }
 
-    /// The median, the 99th percentile and the longest of the steps.
+    /// The median, 99th percentile, maximum and number of the steps.
     fn figures(&self, which: usize) -> (Duration, Duration, Duration, usize) {
         let times = self.times.get(which).expect("two kinds");
         let mut times = times.lock().expect("no writer panicked").clone();
@@ -124,7 +124,7 @@ fn a_backup_under_load_has_every_record_acknowledged_before_it_began() {
     assert!(slowest < WRITE_MAX, "a write waited {slowest:?}");
 }
 
-/// Checks a backup by itself, and what a server on it tells.
+/// Verifies a backup, and the data that a server on it shows.
 #[track_caller]
 fn check_backup(
     origin: &Folder,
@@ -147,7 +147,7 @@ fn check_backup(
 }
 
 #[test]
-fn a_restore_brings_back_exactly_what_was_backed_up() {
+fn a_restore_yields_exactly_the_backed_up_records() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let mut tenant = Tenant::new(&folder, &server);
@@ -166,7 +166,7 @@ fn a_restore_brings_back_exactly_what_was_backed_up() {
     assert_eq!(refused.status.code(), Some(1), "{blamed}");
     assert!(blamed.contains("is in use by another bursar process"), "{blamed}");
     let both = Books::read(&server, &tenant);
-    // Killed, so that commits are in the log only when the restore begins.
+    // Killed, so that some commits are only in the WAL when the restore starts.
     server.kill();
     let said = folder.run(&["db", "restore", &path, "--force"]);
 
@@ -175,7 +175,7 @@ fn a_restore_brings_back_exactly_what_was_backed_up() {
     assert_eq!(restored.entries, before.entries);
     assert_eq!(restored.holds, before.holds);
     assert!(early.write(&mut tenant.client(&server), 5).is_none());
-    check_promises(&[early], &Books::read(&server, &tenant));
+    check_acknowledged(&[early], &Books::read(&server, &tenant));
     server.stop();
 
     let (_, aside) = said.trim().rsplit_once(' ').expect("where the old file is");
@@ -206,11 +206,11 @@ fn a_restore_that_is_killed_leaves_the_old_or_the_new_store() {
     for _ in 0..scale(12, 150) {
         let mut restore = folder.command(&["db", "restore", &new, "--force"]);
         let mut process = Process::start(restore.stdout(Stdio::null()).stderr(Stdio::null()));
-        // The moment of the kill is the point of the test, not a wait for something.
+        // The sleep only chooses the moment of the kill.
         std::thread::sleep(Duration::from_micros(chance.below(whole + whole / 4)));
         process.kill();
 
-        // Whoever opens it to write, as a server does, brings a change in order that was cut off.
+        // Opening the store for writing completes or undoes an interrupted restore.
         let tenants = folder.run(&["tenant", "list"]);
         let verified = folder.run(&["db", "verify"]);
         assert!(verified.contains(": 0 differences"), "{verified}");
@@ -226,7 +226,7 @@ fn a_restore_that_is_killed_leaves_the_old_or_the_new_store() {
 }
 
 #[test]
-fn a_backup_that_is_asked_to_end_leaves_nothing() {
+fn a_terminated_backup_leaves_no_partial_file() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let file = folder.beside("backup");
@@ -234,13 +234,13 @@ fn a_backup_that_is_asked_to_end_leaves_nothing() {
     for _ in 0..scale(5, 50) {
         let mut backup = folder.command(&["db", "backup", &file.to_string_lossy()]);
         let mut process = Process::start(backup.stdout(Stdio::null()).stderr(Stdio::null()));
-        // The moment of the end is the point of the test, not a wait for something.
+        // The sleep only chooses the moment of the end.
         std::thread::sleep(Duration::from_micros(chance.below(20_000)));
-        // It may have ended already, and then there is nobody to ask.
-        if process.ended().is_none() {
+        // The process may have ended already.
+        if process.exit_status().is_none() {
             bursar_testing::process::server::send_signal("TERM", process.pid());
         }
-        process.end_within(Duration::from_secs(10));
+        process.wait_for_exit(Duration::from_secs(10));
         let root = file.parent().expect("a folder");
         let names = std::fs::read_dir(root).expect("listed").filter_map(Result::ok);
         let left: Vec<_> = names

@@ -1,5 +1,5 @@
-//! The operator's commands as a person runs them: through a running server, and on a data folder
-//! at rest, with the same words and codes.
+//! The operator's commands, through a running server and on a data folder without one, with the same
+//! output and exit codes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
@@ -14,10 +14,10 @@ mod foreign_text;
 mod private_files;
 
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
-/// How long a server may take to start; it takes a fraction of a second.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// The timeout of a start, which takes a fraction of a second.
+const START_MAX: Duration = Duration::from_secs(30);
 
-/// A data folder, and the server on it if there is one.
+/// A data folder, and its server if one runs.
 struct World {
     folder: TempDir,
     server: Option<Child>,
@@ -30,15 +30,15 @@ impl Drop for World {
 }
 
 impl World {
-    /// A data folder at rest.
-    fn at_rest() -> Self {
-        let mut world = Self::served();
+    /// A data folder without a server.
+    fn without_server() -> Self {
+        let mut world = Self::with_server();
         world.stop();
         world
     }
 
-    /// A data folder with a server on it.
-    fn served() -> Self {
+    /// A data folder with a server.
+    fn with_server() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut world = Self { folder, server: None };
         world.start();
@@ -50,13 +50,13 @@ impl World {
         self.start_with(serve);
     }
 
-    /// Starts a server by another command, which writes its log anew.
+    /// Starts a server with this command and a new log file.
     fn start_with(&mut self, mut serve: Command) {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         self.server = Some(serve.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let since = Instant::now();
         while !self.data().join("server-address").exists() {
-            assert!(since.elapsed() < DEADLINE, "the server does not start");
+            assert!(since.elapsed() < START_MAX, "the server does not start");
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
@@ -68,7 +68,7 @@ impl World {
         let _ = child.wait();
     }
 
-    /// What the server has logged.
+    /// The log of the server.
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
@@ -81,7 +81,7 @@ impl World {
         std::fs::read_to_string(self.data().join("server-address")).unwrap().trim().to_owned()
     }
 
-    /// The binary in the folder, without anything that the tester's environment says.
+    /// The binary with the folder, without the environment of the test.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BURSAR);
         command.env_clear().stdin(Stdio::null()).current_dir(self.folder.path());
@@ -89,7 +89,7 @@ impl World {
         command
     }
 
-    /// What a command that succeeds prints.
+    /// The output of a command that succeeds.
     #[track_caller]
     fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
@@ -98,13 +98,13 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The same as JSON.
+    /// The output of a command as JSON.
     #[track_caller]
     fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.run(&[arguments, &["--json"]].concat())).unwrap()
     }
 
-    /// Claims that a command fails with a code, names what is wrong, and prints nothing else.
+    /// Asserts that a command fails with this code and these words, and prints no output.
     #[track_caller]
     fn check_failed(&self, arguments: &[&str], code: i32, words: &[&str]) {
         check_failed(&self.command(arguments).output().unwrap(), code, words);
@@ -146,9 +146,9 @@ const CREATE: &[&str] = &[
     "--enable",
 ];
 
-/// Runs the whole life of a tenant, an integration and their keys.
+/// Creates, changes and deletes a tenant, an integration and their keys.
 #[track_caller]
-fn check_life(world: &World) {
+fn check_lifecycle(world: &World) {
     let config = r#"{"base_url":"https://api.openai.com/v1"}"#;
     std::fs::write(world.folder.path().join("config.json"), config).unwrap();
     let tenant = world.json(&["tenant", "create", "acme"]);
@@ -213,14 +213,14 @@ fn check_life(world: &World) {
 }
 
 #[test]
-fn everything_is_managed_through_a_running_server() {
-    check_life(&World::served());
+fn commands_manage_everything_through_a_running_server() {
+    check_lifecycle(&World::with_server());
 }
 
 #[test]
-fn everything_is_managed_in_a_folder_at_rest_and_known_to_the_next_server() {
-    let mut world = World::at_rest();
-    check_life(&world);
+fn commands_manage_everything_without_a_server_and_the_next_server_knows_it() {
+    let mut world = World::without_server();
+    check_lifecycle(&world);
     world.start();
     assert_eq!(text(first(&world.json(&["tenant", "list"])), "name"), "acme");
     world.check_failed(&["tenant", "resume", "lived"], 1, &["ARCHIVED", "(INVALID_STATE)"]);
@@ -271,21 +271,21 @@ fn check_mistakes(world: &World) {
 }
 
 #[test]
-fn mistakes_are_named_alike_with_a_server_and_at_rest() {
-    check_mistakes(&World::served());
-    check_mistakes(&World::at_rest());
+fn mistakes_get_the_same_messages_with_and_without_a_server() {
+    check_mistakes(&World::with_server());
+    check_mistakes(&World::without_server());
 }
 
 #[test]
-fn a_secret_that_is_shown_once_is_the_last_line_alone() {
-    let world = World::served();
+fn a_new_key_is_alone_on_the_last_line() {
+    let world = World::with_server();
     world.run(&["tenant", "create", "acme"]);
     let create = ["key", "create", "--tenant=acme", "--name=all", "--scope=*"];
     let said = world.run(&create);
     let key = said.lines().last().unwrap();
     assert!(key.starts_with("bur_"), "{said}");
     assert_eq!(said.matches(key).count(), 1, "{said}");
-    // The key alone is enough, and says whose affairs these are.
+    // The key alone suffices, because it names its tenant.
     let list = |key: &str| {
         let mut list = world.command(&["integration", "list", "--url", &world.url()]);
         list.env("BURSAR_API_KEY", key).output().unwrap()
@@ -297,9 +297,9 @@ fn a_secret_that_is_shown_once_is_the_last_line_alone() {
 }
 
 #[test]
-fn a_table_has_its_columns_under_each_other_and_all_rows_of_all_pages() {
-    let world = World::served();
-    // One more than a page.
+fn a_table_is_aligned_and_has_the_rows_of_all_pages() {
+    let world = World::with_server();
+    // One row more than a page.
     for number in 0..101 {
         world.run(&["tenant", "create", &format!("tenant {number}")]);
     }
@@ -316,7 +316,7 @@ fn a_table_has_its_columns_under_each_other_and_all_rows_of_all_pages() {
 }
 
 #[test]
-fn without_a_server_and_a_folder_nothing_is_made() {
+fn commands_without_a_server_and_a_folder_fail_and_create_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let world = World { folder, server: None };
     world.check_failed(&["tenant", "list"], 1, &["no database data/bursar.db", "bursar serve"]);
@@ -328,8 +328,8 @@ fn without_a_server_and_a_folder_nothing_is_made() {
 }
 
 #[test]
-fn a_running_servers_missing_token_is_told_and_not_made() {
-    let world = World::served();
+fn a_missing_operator_token_is_reported_and_not_created() {
+    let world = World::with_server();
     let token = world.data().join("operator-token");
     std::fs::remove_file(&token).unwrap();
     world.check_failed(&["tenant", "list"], 1, &["there is no data/operator-token"]);
@@ -341,14 +341,14 @@ fn a_running_servers_missing_token_is_told_and_not_made() {
 }
 
 #[test]
-fn the_schema_of_a_folder_is_told_and_needs_no_migration() {
+fn db_status_shows_the_schema_and_db_migrate_has_nothing_to_do() {
     let world = World { folder: tempfile::tempdir().unwrap(), server: None };
     let status = world.json(&["db", "status"]);
     assert_eq!(status.get("schema"), Some(&0.into()), "{status}");
     assert!(world.run(&["db", "migrate"]).contains("nothing to do"));
     assert!(!world.data().exists(), "neither of them makes anything");
 
-    let world = World::served();
+    let world = World::with_server();
     let status = world.json(&["db", "status"]);
     assert_eq!(status.get("schema"), status.get("schema_known"), "{status}");
     assert_eq!(status.get("is_usable"), Some(&true.into()), "{status}");
@@ -359,7 +359,7 @@ fn the_schema_of_a_folder_is_told_and_needs_no_migration() {
 
 #[test]
 fn a_lost_secret_key_is_not_replaced_by_a_new_one() {
-    let world = World::at_rest();
+    let world = World::without_server();
     let key = world.data().join("secret-key");
     std::fs::remove_file(&key).unwrap();
     for arguments in [&["tenant", "list"][..], &["serve", "--listen=127.0.0.1:0"]] {
@@ -369,8 +369,8 @@ fn a_lost_secret_key_is_not_replaced_by_a_new_one() {
 }
 
 #[test]
-fn health_tells_a_server_that_is_ready_from_one_that_is_not() {
-    let mut world = World::served();
+fn the_health_command_tells_whether_a_server_is_ready() {
+    let mut world = World::with_server();
     assert_eq!(world.run(&["health"]), format!("{} is ready\n", world.url()));
     world.stop();
     let mut health = world.command(&["health"]);
@@ -379,7 +379,7 @@ fn health_tells_a_server_that_is_ready_from_one_that_is_not() {
 }
 
 #[test]
-fn the_configuration_in_force_is_told_without_secrets() {
+fn config_check_shows_the_settings_without_secrets() {
     let folder = tempfile::tempdir().unwrap();
     let world = World { folder, server: None };
     let file = "log = 'debug'\n[server]\ndrain_seconds = 3\n";
@@ -411,7 +411,7 @@ fn the_configuration_in_force_is_told_without_secrets() {
 
 #[test]
 fn a_backup_without_its_secret_key_is_not_restored() {
-    let mut world = World::served();
+    let mut world = World::with_server();
     world.run(&["tenant", "create", "acme"]);
     world.run(&["db", "backup", "copy", "--with-secret-key", "--verify"]);
     world.check_failed(&["db", "backup", "copy"], 1, &["copy exists; say --force"]);
@@ -458,7 +458,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn completions_are_scripts_that_their_shell_reads() {
+fn completion_scripts_are_valid() {
     let world = World { folder: tempfile::tempdir().unwrap(), server: None };
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = world.run(&["completions", shell]);
@@ -472,7 +472,7 @@ fn completions_are_scripts_that_their_shell_reads() {
     world.check_failed(&["completions", "cmd"], 2, &["invalid value 'cmd'"]);
 }
 
-/// Imports three calls and exports them again.
+/// Imports three calls and exports them.
 #[track_caller]
 fn check_export(world: &World) {
     world.run(&["tenant", "create", "acme"]);
@@ -515,15 +515,15 @@ fn check_export(world: &World) {
 
 #[test]
 fn usage_is_exported_through_a_server() {
-    check_export(&World::served());
+    check_export(&World::with_server());
 }
 
 #[test]
-fn usage_is_exported_from_a_folder_at_rest() {
-    check_export(&World::at_rest());
+fn usage_is_exported_without_a_server() {
+    check_export(&World::without_server());
 }
 
-/// Checks and exports the log of two tenants, whose changes came from this address.
+/// Verifies and exports the audit logs of two tenants, whose changes came from this address.
 #[track_caller]
 fn check_audit(world: &World, address: Option<&str>) {
     let tenant = text(&world.json(&["tenant", "create", "acme"]), "id");
@@ -566,7 +566,7 @@ fn check_audit(world: &World, address: Option<&str>) {
     world.check_failed(&["audit", "verify", "--tenant=acme"], 1, &["--tenant must be a UUID"]);
 }
 
-/// Checks an export whose last row has lost its place in the chain.
+/// Verifies an export whose last row is not chained.
 #[track_caller]
 fn check_unchained(world: &World, lines: &str) {
     let (before, last) = lines.trim_end().rsplit_once('\n').unwrap();
@@ -583,14 +583,14 @@ fn check_unchained(world: &World, lines: &str) {
 
 #[test]
 fn the_audit_log_is_checked_and_exported_beside_a_server() {
-    check_audit(&World::served(), Some("127.0.0.1"));
+    check_audit(&World::with_server(), Some("127.0.0.1"));
 }
 
 #[test]
-fn the_audit_log_of_a_folder_at_rest_is_checked_and_exported() {
-    let world = World::at_rest();
+fn the_audit_log_is_checked_and_exported_without_a_server() {
+    let world = World::without_server();
     check_audit(&world, None);
-    // The file edited without the database's help: one word for another of its length.
+    // An edit of the file itself: a word is replaced by another of its length.
     let database = world.data().join("bursar.db");
     let mut bytes = std::fs::read(&database).unwrap();
     let at = bytes.windows(7).position(|seven| seven == b"founder").unwrap();

@@ -1,26 +1,27 @@
-//! SIGTERM under load: whoever is answered is answered whole, and what was acknowledged stays.
+//! SIGTERM under load: responses are complete, and acknowledged records are kept.
 
 use std::time::{Duration, Instant};
 
 use bursar_testing::chance::Chance;
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::books::Books;
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::http::{Http, NoAnswer};
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::process::writer::{Writer, check_acknowledged};
 use bursar_testing::waiting::scale;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const SEED: u64 = 15;
 const WRITERS: usize = 8;
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
 const STEPS_MAX: usize = 20_000;
-/// In how long a server under this load must have ended.
-const END_MAX: Duration = Duration::from_secs(5);
+/// The maximal duration of a shutdown under this load.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 #[test]
-fn a_server_that_is_asked_to_end_cuts_no_answer_and_loses_no_record() {
+fn a_terminated_server_truncates_no_response_and_loses_no_record() {
     let folder = Folder::new();
     let mut server = Server::start(&folder);
     let mut tenant = Tenant::new(&folder, &server);
@@ -30,7 +31,7 @@ fn a_server_that_is_asked_to_end_cuts_no_answer_and_loses_no_record() {
     let (mut slowest, mut unanswered) = (Duration::ZERO, 0);
 
     for _ in 0..scale(4, 40) {
-        let (took, ended) = end_under_load(
+        let (took, ended) = terminate_under_load(
             &mut server,
             &tenant,
             &mut writers,
@@ -45,7 +46,7 @@ fn a_server_that_is_asked_to_end_cuts_no_answer_and_loses_no_record() {
         unanswered += ended.iter().filter(|how| matches!(how, NoAnswer::Unanswered)).count();
         server = Server::start(&folder);
         let books = Books::read(&server, &tenant);
-        check_promises(&writers, &books);
+        check_acknowledged(&writers, &books);
         for writer in &writers {
             writer.check_nothing_unanswered_was_done(&books);
         }
@@ -58,9 +59,9 @@ fn a_server_that_is_asked_to_end_cuts_no_answer_and_loses_no_record() {
     server.stop();
 }
 
-/// Asks a server to end while the writers write. Answers how long it took, and how each writer's
-/// last request ended.
-fn end_under_load(
+/// Terminates a server while the writers write. Returns how long it took, and how the last request of
+/// each writer ended.
+fn terminate_under_load(
     server: &mut Server,
     tenant: &Tenant,
     writers: &mut [Writer],
@@ -77,19 +78,19 @@ fn end_under_load(
                 })
             })
             .collect();
-        // The moment of the end is the point of the test, not a wait for something.
+        // The sleep only chooses the moment of the end.
         std::thread::sleep(after);
-        let asked = Instant::now();
-        server.ask_to_end();
-        let status = server.end_within(END_MAX);
+        let signalled = Instant::now();
+        server.terminate();
+        let status = server.wait_for_exit(SHUTDOWN_MAX);
         assert_eq!(status.code(), Some(0));
         let ended = threads.into_iter().map(|thread| thread.join().expect("a writer")).collect();
-        (asked.elapsed(), ended)
+        (signalled.elapsed(), ended)
     })
 }
 
 #[test]
-fn a_request_that_never_ends_holds_the_end_up_for_the_time_to_drain_only() {
+fn an_unfinished_request_delays_shutdown_only_until_the_drain_timeout() {
     let mut folder = Folder::new();
     folder.set("BURSAR_SERVER_DRAIN_SECONDS", "1");
     let mut server = Server::start(&folder);
@@ -98,22 +99,22 @@ fn a_request_that_never_ends_holds_the_end_up_for_the_time_to_drain_only() {
     let mut idle = tenant.client(&server);
     assert_eq!(idle.get("/api/v1/integrations").expect("an answer").status, 200);
     let mut half = tenant.client(&server);
-    half.send_half("/api/v1/telemetry/llm-usage", &record(&integration, "half"));
+    half.send_half("/api/v1/telemetry/llm-usage", &record(&integration, "half", 1));
 
-    let asked = Instant::now();
-    server.ask_to_end();
-    let status = server.end_within(Duration::from_secs(5));
+    let signalled = Instant::now();
+    server.terminate();
+    let status = server.wait_for_exit(Duration::from_secs(5));
 
     assert_eq!(status.code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
-    assert!(!folder.file("server-address").exists(), "nobody listens any more");
+    assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
+    assert!(!folder.file("server-address").exists(), "the server has stopped listening");
     let server = Server::start(&folder);
     assert!(Books::read(&server, &tenant).entries.is_empty(), "half a request");
     server.stop();
 }
 
 #[test]
-fn when_keys_were_used_last_is_written_down_before_the_end() {
+fn last_used_at_of_keys_is_saved_at_shutdown() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let tenant = Tenant::new(&folder, &server);
@@ -127,7 +128,7 @@ fn when_keys_were_used_last_is_written_down_before_the_end() {
 }
 
 #[test]
-fn idle_connections_do_not_hold_the_end_up() {
+fn idle_connections_do_not_delay_shutdown() {
     let folder = Folder::new();
     let mut server = Server::start(&folder);
     let tenant = Tenant::new(&folder, &server);
@@ -136,21 +137,14 @@ fn idle_connections_do_not_hold_the_end_up() {
         assert_eq!(http.get("/api/v1/integrations").expect("an answer").status, 200);
     }
 
-    let asked = Instant::now();
-    server.ask_to_end();
-    let status = server.end_within(END_MAX);
+    let signalled = Instant::now();
+    server.terminate();
+    let status = server.wait_for_exit(SHUTDOWN_MAX);
 
     assert_eq!(status.code(), Some(0));
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(signalled.elapsed() < Duration::from_secs(2), "{:?}", signalled.elapsed());
     for http in &mut idle {
         let how = http.get("/api/v1/integrations").expect_err("the server has ended");
         assert!(matches!(how, NoAnswer::Unanswered), "{how:?}");
     }
-}
-
-fn record(integration: &str, call_id: &str) -> serde_json::Value {
-    json!({
-        "integration_id": integration, "call_id": call_id, "provider": "openai",
-        "model": "gpt-4o", "tokens_in": 1, "tokens_out": 1, "cost_cents": 1,
-    })
 }

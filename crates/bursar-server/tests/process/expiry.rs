@@ -1,5 +1,4 @@
-//! Time passes under a running server: holds expire and are swept, months end in the middle of a
-//! call, and a crash changes none of it.
+//! Expiry of holds and ends of months on a running server, and after a crash.
 
 use std::time::Duration;
 
@@ -15,12 +14,12 @@ use serde_json::{Value, json};
 
 const BUDGET_CENTS: u64 = 100;
 const NANOS_PER_CENT: i128 = 10_000_000;
-/// A quarter of a minute after the end of June, which is a few seconds into July.
+/// The first seconds of July.
 const JULY_2031: u64 = END_OF_JUNE_2031 + 15;
-/// Longer than the server lets pass between two sweeps.
+/// Longer than the interval between two sweeps.
 const SWEPT_WITHIN: Duration = Duration::from_secs(10);
 
-/// A server with one integration whose budget is a dollar.
+/// A server with an integration with a budget of a dollar.
 struct Site {
     folder: Folder,
     server: Server,
@@ -29,12 +28,12 @@ struct Site {
 }
 
 impl Site {
-    /// A site whose clock shows an instant.
+    /// A server whose clock shows this second.
     fn at(second: u64) -> Self {
         Self::on(Folder::new(), second)
     }
 
-    /// A site on a folder with settings of its own.
+    /// A server with the settings of a folder.
     fn on(folder: Folder, second: u64) -> Self {
         folder.clock.show(second);
         let server = Server::start(&folder);
@@ -47,7 +46,7 @@ impl Site {
         self.tenant.client(&self.server)
     }
 
-    /// The same site after a crash.
+    /// The server after a kill and a restart.
     fn killed_and_started(self) -> Self {
         let Self { folder, server, tenant, integration } = self;
         server.kill();
@@ -63,7 +62,6 @@ impl Site {
         self.http().post("/api/v1/enforcement/reservations", &body).expect("an answer")
     }
 
-    /// Records a call, with `occurred_at` or without.
     fn record(&self, call_id: &str, cents: u32, occurred_at: Option<&str>) -> Answer {
         let body = json!({
             "integration_id": self.integration, "call_id": call_id, "provider": "openai",
@@ -78,7 +76,7 @@ impl Site {
         self.http().delete(&path).expect("an answer")
     }
 
-    /// Cents used and held in a month, and the reservations that are open now.
+    /// Cents used and held in a month, and the number of open reservations.
     #[track_caller]
     fn figures(&self, month: &str) -> (i128, i128, i64) {
         let path = format!("/api/v1/integrations/{}/limits?period={month}", self.integration);
@@ -92,8 +90,7 @@ impl Site {
         (cents("budget_used_usd"), cents("budget_held_usd"), open)
     }
 
-    /// Waits until the hold of an earlier month is swept; nothing is asked of the integration but
-    /// its figures.
+    /// Waits until the hold of an earlier month is swept. Reading the figures must not sweep it.
     #[track_caller]
     fn check_swept(&self, month: &str) {
         let swept = within(SWEPT_WITHIN, || (self.figures(month).1 == 0).then_some(()));
@@ -158,7 +155,7 @@ fn a_hold_that_expired_while_no_server_ran_is_over_and_its_call_still_counts() {
 }
 
 #[test]
-fn an_expired_hold_is_swept_without_being_asked_for() {
+fn an_expired_hold_is_swept_without_a_request() {
     let site = Site::at(END_OF_JUNE_2031);
     assert_eq!(site.reserve("first", 60, 5).status, 201);
     site.folder.clock.show(JULY_2031);
@@ -212,22 +209,22 @@ fn a_hold_that_expires_without_a_record_is_logged_with_tenant_integration_and_am
     }
 }
 
-/// After a commit of unknown fate the server forgets what it had in memory, the holds that are to
-/// expire included; whoever looks at their account must find them expired all the same.
+/// After a commit of unknown outcome the server drops its state in memory, the schedule of expiries
+/// included. A decision must still treat the hold as expired.
 #[test]
-fn an_expired_hold_counts_no_longer_after_the_disk_has_failed() {
+fn an_expired_hold_does_not_count_after_a_disk_failure() {
     let site = Site::at(END_OF_JUNE_2031);
     assert_eq!(site.reserve("first", 60, 5).status, 201);
     let Site { folder, server, mut tenant, integration } = site;
     let other = tenant.add_integration(&server, 0);
     server.stop();
-    // The log is moved, so that the calls that are counted are the writer's alone.
+    // A checkpoint has emptied the WAL, so that only calls of the writer are counted.
     Server::start(&folder).stop();
     folder.clock.show(END_OF_JUNE_2031);
     let fault = Fault { calls: SYNCS, error: "EIO", when: "1".to_owned(), file: "bursar.db-wal" };
-    let server = Server::start_by(&folder, fault.serve(&folder));
+    let server = Server::start_with(&folder, fault.serve(&folder));
 
-    // Another integration's record meets the fault; nothing touches the one that holds.
+    // The record of another integration meets the fault; the hold is not touched.
     let unlucky = Site { folder, server, tenant, integration: other };
     assert_eq!(unlucky.record("unlucky", 1, None).status, 503);
     let Site { folder, server, tenant, .. } = unlucky;
@@ -238,7 +235,7 @@ fn an_expired_hold_counts_no_longer_after_the_disk_has_failed() {
     site.server.stop();
 }
 
-/// A call that is reserved in June and recorded in July.
+/// Checks a call that is reserved in June and recorded in July.
 #[track_caller]
 fn check_across_the_months(occurred_at: Option<&str>, june: i128, july: i128) {
     let site = Site::at(END_OF_JUNE_2031);
@@ -247,7 +244,7 @@ fn check_across_the_months(occurred_at: Option<&str>, june: i128, july: i128) {
     site.folder.clock.show(JULY_2031);
     assert_eq!(site.figures("2031-06"), (0, 60, 1), "the hold stays in its month");
     assert_eq!(site.figures("2031-07"), (0, 0, 1), "and out of the next");
-    // July's budget is whole.
+    // Nothing of July's budget is used.
     assert_eq!(site.reserve("whole", 100, 3_600).status, 201);
     assert_eq!(site.release("whole").status, 200);
 
@@ -265,11 +262,11 @@ fn check_across_the_months(occurred_at: Option<&str>, june: i128, july: i128) {
 }
 
 #[test]
-fn a_call_over_the_end_of_a_month_counts_where_it_was_reserved() {
+fn a_call_across_months_counts_in_the_month_of_its_reservation() {
     check_across_the_months(None, 70, 0);
 }
 
 #[test]
-fn a_call_over_the_end_of_a_month_counts_where_its_record_says() {
+fn a_call_across_months_counts_in_the_month_of_its_occurred_at() {
     check_across_the_months(Some("2031-07-01T00:00:01Z"), 0, 70);
 }

@@ -1,4 +1,4 @@
-//! `bursar usage import` as a person runs it: the binary, files, and what is stored afterwards.
+//! The command `bursar usage import`: its output and what it stores.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::panic, reason = "a server that does not start fails the test")]
@@ -11,17 +11,17 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
-/// How long a server may take to start; it takes a fraction of a second.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// The timeout of a start, which takes a fraction of a second.
+const START_MAX: Duration = Duration::from_secs(30);
 
-/// The binary, without anything that the tester's environment says.
+/// The binary, without the environment of the test.
 fn bursar() -> Command {
     let mut command = Command::new(BURSAR);
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// A running server; it is killed when the test ends.
+/// A running server, which is killed when it is dropped.
 struct Server {
     child: Child,
     url: String,
@@ -30,7 +30,7 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -51,14 +51,14 @@ impl Server {
             if let Ok(url) = std::fs::read_to_string(folder.join("server-address")) {
                 break url.trim().to_owned();
             }
-            assert!(since.elapsed() < DEADLINE, "the server does not start");
+            assert!(since.elapsed() < START_MAX, "the server does not start");
             std::thread::park_timeout(Duration::from_millis(5));
         };
         let token = std::fs::read_to_string(folder.join("operator-token")).unwrap();
         Self { child, url, token: token.trim().to_owned() }
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Terminates the server and waits for its exit.
     fn stop(mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -135,7 +135,7 @@ impl World {
         import.args(["--integration", &self.integration]).args(more).output().unwrap()
     }
 
-    /// Calls, tokens and dollars of 2023, as a server on the data folder tells them.
+    /// Calls, tokens and dollars of 2023, as a server shows them.
     fn sums(&self, server: &Server) -> Value {
         let path = "/telemetry/usage-summary?start_date=2023-01-01&end_date=2023-12-31";
         let summary = server.get(&self.tenant, path);
@@ -143,8 +143,8 @@ impl World {
         json!([field("total_calls"), field("total_tokens_in"), field("total_cost_usd")])
     }
 
-    /// The same, from a server that runs only for this question.
-    fn sums_at_rest(&self) -> Value {
+    /// Calls, tokens and dollars of 2023, read by a server that is started for this.
+    fn sums_without_server(&self) -> Value {
         let server = Server::start(&self.data());
         let sums = self.sums(&server);
         server.stop();
@@ -152,7 +152,7 @@ impl World {
     }
 }
 
-/// Claims how an import ended, and what it said.
+/// Asserts the exit status and the output of an import.
 #[track_caller]
 fn check(output: &Output, success: bool, tally: &str, refusals: &[&str]) {
     let said = String::from_utf8_lossy(&output.stdout);
@@ -166,7 +166,7 @@ fn check(output: &Output, success: bool, tally: &str, refusals: &[&str]) {
     }
 }
 
-/// Rows with columns of other names, some of them wrong.
+/// Rows with other column names, some of them invalid.
 const CSV: &str = "\u{feff}TIMESTAMP,ContextTokens,GeneratedTokens,Cents,Note\n\
      2023-11-16 18:17:03.9799600,800,200,1.25,first\n\
      2023-11-16 18:17:04,10,1,,\"quoted, with\na line\"\n\
@@ -193,7 +193,7 @@ const CSV_REFUSALS: &[&str] = &[
 ];
 
 #[test]
-fn csv_goes_straight_into_a_data_folder_and_again_changes_nothing() {
+fn importing_csv_into_a_data_folder_twice_stores_each_row_once() {
     let world = World::new();
     world.write("calls.csv", CSV);
     let expected = json!([4, 901, "0.012500002"]);
@@ -201,12 +201,12 @@ fn csv_goes_straight_into_a_data_folder_and_again_changes_nothing() {
         ["4 accepted, 0 already there, 4 refused", "0 accepted, 4 already there, 4 refused"]
     {
         check(&world.import("calls.csv", CSV_OPTIONS), false, tally, CSV_REFUSALS);
-        assert_eq!(world.sums_at_rest(), expected);
+        assert_eq!(world.sums_without_server(), expected);
     }
 }
 
 #[test]
-fn csv_goes_through_a_running_server_and_again_changes_nothing() {
+fn importing_csv_through_a_server_twice_stores_each_row_once() {
     let world = World::new();
     world.write("calls.csv", CSV);
     let server = Server::start(&world.data());
@@ -232,7 +232,7 @@ fn csv_goes_through_a_running_server_and_again_changes_nothing() {
 }
 
 #[test]
-fn what_went_into_the_folder_is_known_to_the_server() {
+fn a_server_knows_the_records_imported_into_its_folder() {
     let world = World::new();
     world.write("calls.csv", CSV);
     let tally = "4 accepted, 0 already there, 4 refused";
@@ -257,7 +257,7 @@ fn line(call_id: Option<&str>, tokens_in: i64) -> String {
 }
 
 #[test]
-fn ndjson_goes_in_whole_and_a_file_that_grew_adds_what_is_new() {
+fn importing_a_grown_ndjson_file_adds_only_the_new_lines() {
     let world = World::new();
     let mut text = line(Some("a"), 1) + &line(None, 2) + "\n" + &line(None, 2);
     world.write("calls.ndjson", &text);
@@ -273,10 +273,10 @@ fn ndjson_goes_in_whole_and_a_file_that_grew_adds_what_is_new() {
     }
 }
 
-/// One request of traffic a second, so that every further batch has to wait.
+/// One traffic request a second, so that each further batch has to wait.
 const ONE_A_SECOND: (&str, &str) = ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1");
 
-/// So many lines of NDJSON, and a world whose tenant is set up, for others are not held to a rate.
+/// This many lines of NDJSON, and a tenant after onboarding, whose rate is limited.
 fn many(count: usize) -> (World, String) {
     let world = World::new();
     world.write("first.ndjson", &line(Some("first"), 1));
@@ -298,7 +298,7 @@ fn an_import_over_the_rate_waits_and_drops_nothing() {
 }
 
 #[test]
-fn records_refused_beside_those_that_settle_are_sent_again() {
+fn an_import_resends_the_throttled_records_of_a_batch() {
     let (world, lines) = many(3);
     world.write("calls.ndjson", &lines);
     let server = Server::start_with(&world.data(), &[ONE_A_SECOND]);
@@ -312,7 +312,7 @@ fn records_refused_beside_those_that_settle_are_sent_again() {
 }
 
 #[test]
-fn lines_that_are_no_records_are_refused_by_number() {
+fn invalid_lines_are_refused_by_their_row_number() {
     let world = World::new();
     let text = [
         "not json\n",
@@ -343,7 +343,7 @@ fn lines_that_are_no_records_are_refused_by_number() {
 }
 
 #[test]
-fn a_file_without_a_single_good_row_stores_nothing() {
+fn a_file_without_a_valid_row_stores_nothing() {
     let world = World::new();
     world.write("calls.ndjson", &(line(Some("a"), -1) + &line(Some("b"), -2)));
     world.write("empty.csv", "provider,model,tokens_in,tokens_out\n");
@@ -358,7 +358,7 @@ fn a_file_without_a_single_good_row_stores_nothing() {
 }
 
 #[test]
-fn an_api_key_and_an_address_are_enough() {
+fn an_import_needs_only_an_api_key_and_an_address() {
     let world = World::new();
     world.write("calls.json", &line(Some("a"), 1));
     let server = Server::start(&world.data());
@@ -373,7 +373,7 @@ fn an_api_key_and_an_address_are_enough() {
     assert_eq!(world.sums(&server), json!([1, 1, "0.005"]));
 }
 
-/// Claims that an import did not begin, and says why.
+/// Asserts that an import did not start, for this reason.
 #[track_caller]
 fn check_failed(output: &Output, reason: &str) {
     let blamed = String::from_utf8_lossy(&output.stderr);
@@ -383,7 +383,7 @@ fn check_failed(output: &Output, reason: &str) {
 }
 
 #[test]
-fn an_import_that_cannot_work_says_why_and_stores_nothing() {
+fn an_import_with_wrong_arguments_names_them_and_stores_nothing() {
     let world = World::new();
     world.write("calls.csv", CSV);
     world.write("calls.txt", CSV);
@@ -403,11 +403,11 @@ fn an_import_that_cannot_work_says_why_and_stores_nothing() {
     check_failed(&import(&[]), "say whose: --tenant");
     check_failed(&import(&["--tenant", "nobody"]), "no tenant of the id or name \"nobody\"");
     check_failed(&import(&["--tenant", &world.integration]), "No such tenant. (TENANT_NOT_FOUND)");
-    assert_eq!(world.sums_at_rest(), json!([0, 0, "0"]));
+    assert_eq!(world.sums_without_server(), json!([0, 0, "0"]));
 }
 
 #[test]
-fn a_quote_that_is_never_closed_ends_the_import_and_not_the_memory() {
+fn an_unclosed_quote_fails_the_import_without_filling_memory() {
     let world = World::new();
     let text = format!("call_id,model\na,\"{}", "b,c\n".repeat(1_000_000));
     world.write("open.csv", &text);
@@ -435,14 +435,14 @@ fn a_time_with_an_impossible_offset_is_not_read_as_local_time() {
 }
 
 #[test]
-fn a_time_without_a_zone_needs_one() {
+fn a_time_without_an_offset_needs_a_time_zone() {
     let world = World::new();
     let text = "occurred_at,provider,model,tokens_in,tokens_out\n2023-10-29 02:30:00,p,m,1,1\n";
     world.write("calls.csv", text);
     let refused = "0 accepted, 0 already there, 1 refused";
     let none = ["row 1: occurred_at names no zone"];
     check(&world.import("calls.csv", &[]), false, refused, &none);
-    // This hour came twice in Berlin, so it is not one instant there.
+    // This hour occurred twice in Berlin, so it is ambiguous.
     let twice = ["row 1: occurred_at is not one instant in this zone"];
     check(&world.import("calls.csv", &["--time-zone=Europe/Berlin"]), false, refused, &twice);
     let accepted = "1 accepted, 0 already there, 0 refused";

@@ -1,10 +1,10 @@
-//! The wall clock of the machine jumps under a running server on its own file.
+//! Jumps of the wall clock under a running server on SQLite.
 
 use bursar_testing::process::clock::LATE_JUNE_2031;
+use bursar_testing::process::clock_jump::{FOUR_DAYS, HOUR, JumpChecker, wait_for_clock};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
 use bursar_testing::waiting::scale;
 use serde_json::Value;
 
@@ -12,11 +12,11 @@ const JUNE: &str = "2031-06-28T12:";
 const AN_HOUR_LATER: &str = "2031-06-28T13:";
 const JULY: &str = "2031-07-02T12:";
 
-/// A server in late June.
+/// A server whose clock shows late June.
 struct World {
     folder: Folder,
     server: Server,
-    watch: Watch,
+    checker: JumpChecker,
 }
 
 impl World {
@@ -24,8 +24,8 @@ impl World {
         let folder = Folder::new();
         folder.clock.show(LATE_JUNE_2031);
         let server = Server::start(&folder);
-        let watch = Watch::start(&server, Tenant::new(&folder, &server));
-        Self { folder, server, watch }
+        let checker = JumpChecker::start(&server, Tenant::new(&folder, &server));
+        Self { folder, server, checker }
     }
 
     #[track_caller]
@@ -33,35 +33,35 @@ impl World {
         wait_for_clock(&self.folder, &self.server, state, now);
     }
 
-    /// The same world after a crash.
+    /// The server after a kill and a restart.
     fn killed_and_started(self) -> Self {
-        let Self { folder, server, watch } = self;
+        let Self { folder, server, checker } = self;
         server.kill();
         let server = Server::start(&folder);
-        Self { folder, server, watch }
+        Self { folder, server, checker }
     }
 
     #[track_caller]
     fn check_month(&self, is_july: bool) {
-        self.watch.check_month(&[&self.server], is_july);
+        self.checker.check_month(&[&self.server], is_july);
     }
 
     #[track_caller]
-    fn check_key(&self, is_good: bool) {
-        self.watch.check_key(&[&self.server], is_good);
+    fn check_key(&self, is_valid: bool) {
+        self.checker.check_key(&[&self.server], is_valid);
     }
 
-    /// What the command says, as JSON.
+    /// The output of a clock command as JSON.
     #[track_caller]
-    fn asked(&self, command: &str) -> Value {
+    fn run_json(&self, command: &str) -> Value {
         let told = self.folder.run(&["clock", command, "--json"]);
         serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
     }
 
-    /// Claims what the commands show of a clock that is off by so much, and confirms it.
+    /// Checks the output of the commands for a clock that jumped by these seconds, and confirms it.
     #[track_caller]
     fn confirm(&self, state: &str, seconds: i64) {
-        let status = self.asked("status");
+        let status = self.run_json("status");
         assert_eq!(status.get("state"), Some(&Value::from(state)), "{status}");
         let is_jump = state == "jumped";
         assert_eq!(status.get("refuses"), Some(&Value::from(is_jump)), "{status}");
@@ -72,10 +72,10 @@ impl World {
         let first = shown.lines().next().unwrap_or_default().split_whitespace();
         assert_eq!(first.collect::<Vec<_>>(), ["state", state], "{shown}");
 
-        let confirmed = self.asked("confirm");
+        let confirmed = self.run_json("confirm");
         assert_eq!(confirmed.get("adopted"), Some(&Value::from(true)), "{confirmed}");
         check_near(&confirmed, "was_ahead_seconds", seconds);
-        let status = self.asked("status");
+        let status = self.run_json("status");
         assert_eq!(status.get("state"), Some(&Value::from("steady")), "{status}");
     }
 
@@ -89,7 +89,7 @@ impl World {
     }
 }
 
-/// Claims that a field is a number of seconds, but for the pace of a time that waits.
+/// Asserts a number of seconds, with a tolerance for the time that has passed.
 #[track_caller]
 fn check_near(data: &Value, field: &str, seconds: i64) {
     let found = data.get(field).and_then(Value::as_i64);
@@ -97,18 +97,18 @@ fn check_near(data: &Value, field: &str, seconds: i64) {
 }
 
 #[test]
-fn a_clock_that_is_wrong_for_a_moment_changes_nothing() {
+fn a_short_jump_of_the_clock_changes_nothing() {
     let mut world = World::new();
     for (seconds, is_refused) in [(HOUR, true), (FOUR_DAYS, true), (-HOUR, false)] {
         let jump = |seconds| world.folder.clock.jump(seconds);
-        world.watch.check_moment(&[&world.server], jump, (seconds, is_refused));
+        world.checker.check_short_jump(&[&world.server], jump, (seconds, is_refused));
         world.wait("steady", JUNE);
         world = world.killed_and_started();
         world.wait("steady", JUNE);
         world.check_month(false);
     }
     let jump = |seconds| world.folder.clock.jump(seconds);
-    world.watch.check_set_back(&[&world.server], jump);
+    world.checker.check_set_back(&[&world.server], jump);
     world = world.killed_and_started();
     world.wait("behind", JUNE);
     world.check_month(false);
@@ -119,7 +119,7 @@ fn a_clock_that_is_wrong_for_a_moment_changes_nothing() {
 }
 
 #[test]
-fn a_clock_is_confirmed_by_the_command_and_taken_back_by_it_across_restarts() {
+fn the_clock_command_confirms_a_jump_and_its_reversal_across_restarts() {
     let world = World::new();
     world.check_month(false);
     world.check_key(true);
@@ -155,14 +155,14 @@ fn a_clock_is_confirmed_by_the_command_and_taken_back_by_it_across_restarts() {
 }
 
 #[test]
-fn a_clock_that_stays_ahead_is_believed_after_a_minute() {
+fn a_clock_that_stays_ahead_is_adopted_after_a_minute() {
     if !scale(false, true) {
         println!("it takes a minute: BURSAR_PROVE=1");
         return;
     }
     let world = World::new();
     let jump = |seconds| world.folder.clock.jump(seconds);
-    world.watch.check_adopted(&[&world.server], jump);
+    world.checker.check_adopted(&[&world.server], jump);
     let world = world.killed_and_started();
     world.wait("steady", JULY);
     world.check_month(true);

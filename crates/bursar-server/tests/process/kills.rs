@@ -1,4 +1,4 @@
-//! SIGKILL at any moment: what was acknowledged is there, once, and every sum agrees with it.
+//! SIGKILL at random moments: each acknowledged record is stored once, and all sums agree.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use bursar_testing::process::books::Books;
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::{Process, Server};
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::process::writer::{Writer, check_acknowledged};
 use bursar_testing::waiting::scale;
 
 const SEED: u64 = 20_261_120;
 const WRITERS: usize = 8;
-/// Far above what the writers can spend.
+/// More than the writers can spend.
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
-/// In how long a server must answer after a crash.
+/// The maximal duration of a start after a crash.
 const RESTART_MAX: Duration = Duration::from_secs(2);
-/// Records of a batch of those that make a long log, and how much of it is moved at once.
+/// Records of a batch, which make the WAL long, and the bytes of one checkpoint.
 const BATCH: usize = 500;
 const PASS_BYTES: u64 = 16 * 1024 * 1024;
-/// Steps of one writer between two kills, which it does not come to.
+/// More steps than a writer takes between two kills.
 const STEPS_MAX: usize = 20_000;
 
 #[test]
-fn what_was_acknowledged_before_a_kill_is_there_once() {
+fn acknowledged_records_are_stored_once_after_a_kill() {
     let kills = scale(3, 30);
     let folder = Folder::new();
     let mut server = Server::start(&folder);
@@ -35,7 +35,7 @@ fn what_was_acknowledged_before_a_kill_is_there_once() {
     let mut restarts = Vec::new();
 
     for kill in 0..kills {
-        // Every third server is killed when it has hardly begun to answer.
+        // Every third server is killed right after its start.
         let millis = if kill % 3 == 2 { chance.below(20) } else { 50 + chance.below(600) };
         write_until_killed(server, &tenant, &mut writers, Duration::from_millis(millis));
         if kill % 3 == 0 {
@@ -44,7 +44,7 @@ fn what_was_acknowledged_before_a_kill_is_there_once() {
 
         server = Server::start(&folder);
         restarts.push(server.ready_after);
-        check_promises(&writers, &Books::read(&server, &tenant));
+        check_acknowledged(&writers, &Books::read(&server, &tenant));
     }
 
     let mut clients: Vec<_> = writers.iter().map(|_| tenant.client(&server)).collect();
@@ -53,7 +53,7 @@ fn what_was_acknowledged_before_a_kill_is_there_once() {
     }
     server.stop();
     let server = Server::start(&folder);
-    let acknowledged = check_promises(&writers, &Books::read(&server, &tenant));
+    let acknowledged = check_acknowledged(&writers, &Books::read(&server, &tenant));
     server.stop();
 
     restarts.sort();
@@ -68,9 +68,9 @@ fn what_was_acknowledged_before_a_kill_is_there_once() {
     assert!(repeated > 0, "no kill met a request");
 }
 
-/// Batches make a log of which parts are moved into the file all the time, and begin it anew.
+/// Batches make a long WAL that is checkpointed in parts and restarted.
 #[test]
-fn what_was_acknowledged_before_a_kill_is_there_while_the_log_is_moved() {
+fn acknowledged_records_survive_a_kill_during_a_checkpoint() {
     let folder = Folder::new();
     let mut server = Server::start(&folder);
     let mut tenant = Tenant::new(&folder, &server);
@@ -88,7 +88,7 @@ fn what_was_acknowledged_before_a_kill_is_there_while_the_log_is_moved() {
         log_max = log.max(log_max);
         server = Server::start(&folder);
         restarts.push(server.ready_after);
-        check_promises(&writers, &Books::read(&server, &tenant));
+        check_acknowledged(&writers, &Books::read(&server, &tenant));
     }
     server.stop();
 
@@ -111,11 +111,11 @@ fn a_server_killed_during_its_first_start_starts_afterwards() {
         let _ = writer.write(&mut tenant.client(&server), 5);
         server.kill();
         let server = Server::start(&folder);
-        check_promises(&[writer], &Books::read(&server, &tenant));
+        check_acknowledged(&[writer], &Books::read(&server, &tenant));
     }
 }
 
-/// Lets the writers write, kills the server, and waits until all of them noticed.
+/// Runs the writers, kills the server, and waits until all writers noticed.
 fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], after: Duration) {
     std::thread::scope(|scope| {
         for writer in writers {
@@ -125,7 +125,7 @@ fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], a
                 assert!(lost.is_some(), "a writer was done before the kill");
             });
         }
-        // The moment of the kill is the point of the test, not a wait for something.
+        // The sleep only chooses the moment of the kill.
         std::thread::sleep(after);
         server.kill();
     });
@@ -133,7 +133,7 @@ fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], a
 
 fn kill_while_starting(folder: &Folder, after: Duration) {
     let mut process = Process::start(&mut folder.serve());
-    // The moment of the kill is the point of the test, not a wait for something.
+    // The sleep only chooses the moment of the kill.
     std::thread::sleep(after);
     process.kill();
 }

@@ -1,4 +1,4 @@
-//! People of tenants, by the real binary.
+//! People with tokens, on the real binary.
 
 use bursar_testing::oidc::issuer::TestIssuer;
 use bursar_testing::oidc::signer::Signer;
@@ -9,7 +9,7 @@ use bursar_testing::process::tenant::Tenant;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-/// The clocks of these tests are set to other days.
+/// An expiry later than all clocks of the tests.
 const IN_2100: u64 = 4_102_444_800;
 
 fn context(server: &Server, token: &str) -> Answer {
@@ -19,7 +19,7 @@ fn context(server: &Server, token: &str) -> Answer {
 }
 
 #[test]
-fn a_person_comes_in_and_no_line_of_the_log_has_a_part_of_their_token() {
+fn a_person_authenticates_and_the_log_has_no_part_of_their_token() {
     let runtime = Runtime::new().expect("a runtime");
     let key = Signer::p256("a");
     let issuer = runtime.block_on(TestIssuer::new(&[&key]));

@@ -1,4 +1,4 @@
-//! Ready means that the node can write: a full disk is told, and so is that it has room again.
+//! A server is ready only while its disk has space for writes.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,23 +10,10 @@ use bursar_testing::process::folder::Folder;
 use bursar_testing::process::http::{Answer, Http};
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::waiting::within;
 use serde_json::{Value, json};
 
-/// How long a server may take to notice that its disk is full, or has room.
+/// The maximal time until a server notices that its disk became full or has space again.
 const NOTICED_MAX: Duration = Duration::from_secs(3);
-
-/// Waits until `/health/ready` answers this.
-#[track_caller]
-fn check_readiness(server: &Server, status: u16) -> Answer {
-    let mut http = Http::new(server.address(), &[]);
-    let ready = within(NOTICED_MAX, || {
-        let answer = http.get("/health/ready").expect("an answer");
-        (answer.status == status).then_some(answer)
-    });
-    assert_eq!(http.get("/health/live").expect("an answer").status, 200);
-    ready.unwrap_or_else(|| panic!("not {status} within {NOTICED_MAX:?}"))
-}
 
 fn record(integration_id: &str, call_id: &str) -> Value {
     json!({
@@ -36,13 +23,13 @@ fn record(integration_id: &str, call_id: &str) -> Value {
     })
 }
 
-/// Takes all the room that a disk has left.
+/// Fills a disk.
 fn fill(filler: &Path) {
     let mut file = File::create(filler).expect("a file");
     while file.write_all(&[0; 4_096]).is_ok() {}
 }
 
-/// Records until the disk has no room, and answers the refusal.
+/// Sends records until the disk is full; returns the refusal.
 #[track_caller]
 fn record_until_refused(http: &mut Http, integration_id: &str) -> Answer {
     for call in 0..1_000 {
@@ -55,9 +42,9 @@ fn record_until_refused(http: &mut Http, integration_id: &str) -> Answer {
     panic!("the disk was never full");
 }
 
-/// Mounting takes root; where it is forbidden, `tests/suite/faults.rs` of the store stands for this.
+/// Mounting needs root; where it is forbidden, `tests/suite/faults.rs` of the store covers this.
 #[test]
-fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
+fn a_server_with_a_full_disk_is_not_ready_until_there_is_space() {
     let folder = Folder::new();
     let Some(disk) = SmallDisk::mount(folder.beside("disk"), 64) else {
         return;
@@ -68,13 +55,13 @@ fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
     let server = Server::start(&folder);
     let mut tenant = Tenant::new(&folder, &server);
     let integration_id = tenant.add_integration(&server, 1_000_000);
-    check_readiness(&server, 200);
+    server.wait_for_readiness(200, NOTICED_MAX);
 
     fill(&filler);
     let mut http = tenant.client(&server);
     let answer = record_until_refused(&mut http, &integration_id);
     assert_eq!((answer.status, answer.code()), (503, "UNAVAILABLE"), "{answer:?}");
-    let refused = check_readiness(&server, 503);
+    let refused = server.wait_for_readiness(503, NOTICED_MAX);
     let message = refused.body.pointer("/error/message").and_then(Value::as_str);
     assert!(message.is_some_and(|message| message.contains("disk_full")), "{refused:?}");
     let check = json!({ "integration_id": integration_id, "estimated_cost_cents": 1 });
@@ -84,7 +71,7 @@ fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
     let files = size();
 
     fs::remove_file(&filler).expect("a file");
-    check_readiness(&server, 200);
+    server.wait_for_readiness(200, NOTICED_MAX);
     assert_eq!(size(), files, "a probe leaves no file");
     let answer = http.post("/api/v1/telemetry/llm-usage", &record(&integration_id, "after"));
     assert_eq!(answer.expect("an answer").status, 201);
@@ -94,7 +81,7 @@ fn a_server_whose_disk_is_full_is_not_ready_until_there_is_room() {
 }
 
 #[test]
-fn an_idle_server_notices_that_others_filled_its_disk() {
+fn an_idle_server_detects_that_its_disk_became_full() {
     let folder = Folder::new();
     let Some(disk) = SmallDisk::mount(folder.beside("disk"), 64) else {
         return;
@@ -103,14 +90,14 @@ fn an_idle_server_notices_that_others_filled_its_disk() {
     let data = disk.path().canonicalize().expect("a path").join("data");
     let folder = folder.with_data(data);
     let server = Server::start(&folder);
-    // Its log is empty, so that the next write needs room.
+    // A restart empties the WAL, so that the next write needs space.
     server.stop();
     let server = Server::start(&folder);
-    check_readiness(&server, 200);
+    server.wait_for_readiness(200, NOTICED_MAX);
 
     fill(&filler);
-    check_readiness(&server, 503);
+    server.wait_for_readiness(503, NOTICED_MAX);
     fs::remove_file(&filler).expect("a file");
-    check_readiness(&server, 200);
+    server.wait_for_readiness(200, NOTICED_MAX);
     server.stop();
 }

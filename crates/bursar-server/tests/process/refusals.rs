@@ -1,4 +1,4 @@
-//! Starts that are refused, in words that name what is wrong.
+//! Refused starts, whose errors name the problem.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use bursar_testing::process::books::Books;
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::{Process, Server};
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::process::writer::{Writer, check_acknowledged};
 
 const BUDGET_CENTS: u64 = 1_000_000_000;
 
-/// Starts a server that must end at once with the code 1 and a message with these words in it.
+/// Asserts that a server exits at once with 1 and an error with these words.
 #[track_caller]
 fn check_refused(folder: &Folder, arguments: &[&str], words: &[&str]) {
     let before = folder.log().len();
     let mut process = Process::start(folder.serve().args(arguments));
-    let status = process.end_within(Duration::from_secs(10));
+    let status = process.wait_for_exit(Duration::from_secs(10));
     let log = folder.log();
     let message = log.get(before..).unwrap_or_default();
     assert_eq!(status.code(), Some(1), "{message}");
@@ -26,7 +26,7 @@ fn check_refused(folder: &Folder, arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn a_second_server_on_the_same_folder_is_refused_and_the_first_goes_on() {
+fn a_second_server_on_the_same_folder_is_refused_and_the_first_keeps_running() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let mut tenant = Tenant::new(&folder, &server);
@@ -42,7 +42,7 @@ fn a_second_server_on_the_same_folder_is_refused_and_the_first_goes_on() {
     let unchanged = std::fs::read_to_string(folder.file("server-address"));
     assert_eq!(address.ok(), unchanged.ok(), "the first server's address");
     assert!(writer.write(&mut http, 10).is_none());
-    check_promises(&[writer], &Books::read(&server, &tenant));
+    check_acknowledged(&[writer], &Books::read(&server, &tenant));
     server.stop();
 }
 
@@ -108,7 +108,7 @@ fn an_address_in_use_is_refused_by_name() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_by_name_and_left_alone() {
+fn a_file_that_is_not_a_database_is_refused_and_not_changed() {
     let folder = Folder::new();
     std::fs::create_dir(folder.data()).expect("a folder");
     let path = folder.file("bursar.db");

@@ -1,4 +1,4 @@
-//! An issuer on this machine, which answers what a test wants it to.
+//! An OIDC issuer on this machine, with responses that the test sets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,44 +14,43 @@ use tokio::sync::Semaphore;
 
 use super::signer::Signer;
 
-/// Where the issuer has what.
+/// The paths of the issuer.
 pub const DISCOVERY: &str = "/.well-known/openid-configuration";
 pub const KEYS: &str = "/keys";
 
-/// What a path answers.
+/// The response of a path.
 #[derive(Clone)]
-pub enum Says {
+pub enum Reply {
     Text(String),
     Status(u16),
-    /// Another address.
-    Elsewhere(String),
-    /// Nothing, until the test says so.
-    Waits(Arc<Semaphore>, String),
+    Redirect(String),
+    /// A text, as soon as the test adds a permit.
+    Delayed(Arc<Semaphore>, String),
 }
 
-impl Says {
+impl Reply {
     pub fn keys(keys: &[&Signer]) -> Self {
         let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
         Self::Text(json!({ "keys": keys }).to_string())
     }
 }
 
-/// An issuer. It ends with the test's runtime.
+/// An issuer. It stops with the test's runtime.
 #[derive(Clone)]
 pub struct TestIssuer {
     pub url: String,
-    told: Arc<Told>,
+    state: Arc<IssuerState>,
 }
 
-struct Told {
-    says: Mutex<HashMap<String, Says>>,
-    asked: Mutex<HashMap<String, usize>>,
-    /// Has a permit for each question that came.
-    came: Semaphore,
+struct IssuerState {
+    replies: Mutex<HashMap<String, Reply>>,
+    requests: Mutex<HashMap<String, usize>>,
+    /// Has a permit for each request that `wait_for_request` has not returned yet.
+    received: Semaphore,
 }
 
 impl TestIssuer {
-    /// One with these keys.
+    /// An issuer that publishes these keys.
     pub async fn new(keys: &[&Signer]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -61,14 +60,17 @@ impl TestIssuer {
         issuer
     }
 
-    /// One that is served elsewhere, under this URL.
+    /// An issuer under this URL, which the test serves with [`Self::router`].
     pub fn at(url: String, keys: &[&Signer]) -> Self {
-        let told =
-            Told { says: Mutex::default(), asked: Mutex::default(), came: Semaphore::new(0) };
-        let issuer = Self { url, told: Arc::new(told) };
+        let state = IssuerState {
+            replies: Mutex::default(),
+            requests: Mutex::default(),
+            received: Semaphore::new(0),
+        };
+        let issuer = Self { url, state: Arc::new(state) };
         let discovery = json!({ "issuer": issuer.url, "jwks_uri": issuer.url.clone() + KEYS });
-        issuer.says(DISCOVERY, Says::Text(discovery.to_string()));
-        issuer.says(KEYS, Says::keys(keys));
+        issuer.set_reply(DISCOVERY, Reply::Text(discovery.to_string()));
+        issuer.set_reply(KEYS, Reply::keys(keys));
         issuer
     }
 
@@ -76,33 +78,32 @@ impl TestIssuer {
         Router::new().fallback(answer).with_state(self.clone())
     }
 
-    /// Answers this from now on.
-    pub fn says(&self, path: &str, says: Says) {
-        self.told.says.lock().insert(path.to_owned(), says);
+    pub fn set_reply(&self, path: &str, reply: Reply) {
+        self.state.replies.lock().insert(path.to_owned(), reply);
     }
 
-    /// How often a path was asked for.
-    pub fn asked(&self, path: &str) -> usize {
-        self.told.asked.lock().get(path).copied().unwrap_or_default()
+    /// The number of requests to a path.
+    pub fn request_count(&self, path: &str) -> usize {
+        self.state.requests.lock().get(path).copied().unwrap_or_default()
     }
 
-    /// Waits until it was asked something that was not waited for yet.
-    pub async fn came(&self) {
-        self.told.came.acquire().await.unwrap().forget();
+    /// Waits for the next request that no earlier call returned for.
+    pub async fn wait_for_request(&self) {
+        self.state.received.acquire().await.unwrap().forget();
     }
 }
 
 async fn answer(State(issuer): State<TestIssuer>, uri: Uri) -> Response<Body> {
     let path = uri.path().to_owned();
-    *issuer.told.asked.lock().entry(path.clone()).or_default() += 1;
-    issuer.told.came.add_permits(1);
-    let says = issuer.told.says.lock().get(&path).cloned();
-    let (status, location, text) = match says {
-        Some(Says::Text(text)) => (200, None, text),
-        Some(Says::Status(status)) => (status, None, String::new()),
-        Some(Says::Elsewhere(url)) => (302, Some(url), String::new()),
-        Some(Says::Waits(gate, text)) => {
-            gate.acquire().await.unwrap().forget();
+    *issuer.state.requests.lock().entry(path.clone()).or_default() += 1;
+    issuer.state.received.add_permits(1);
+    let reply = issuer.state.replies.lock().get(&path).cloned();
+    let (status, location, text) = match reply {
+        Some(Reply::Text(text)) => (200, None, text),
+        Some(Reply::Status(status)) => (status, None, String::new()),
+        Some(Reply::Redirect(url)) => (302, Some(url), String::new()),
+        Some(Reply::Delayed(permits, text)) => {
+            permits.acquire().await.unwrap().forget();
             (200, None, text)
         }
         None => (404, None, String::new()),

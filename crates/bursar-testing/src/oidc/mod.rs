@@ -1,4 +1,4 @@
-//! Issuers of tokens on this machine, and what they sign with.
+//! OIDC issuers on this machine, and their keys.
 
 pub mod issuer;
 pub mod rsa_key;

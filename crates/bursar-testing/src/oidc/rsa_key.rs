@@ -1,4 +1,4 @@
-//! A private key of RSA, which ring cannot make. It proves nothing anywhere but in these tests.
+//! An RSA private key, because ring cannot generate one. Only these tests use it.
 
 /// PKCS#1 as base64.
 pub const RSA_KEY: &str = concat!(

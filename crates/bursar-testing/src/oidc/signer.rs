@@ -1,4 +1,4 @@
-//! Keys of an issuer: what it publishes of them, and tokens that it signs.
+//! Signing keys of an issuer: their JWKs, and the tokens that they sign.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::rsa_key::RSA_KEY;
 
-/// A private key, and the id under which its public half is published.
+/// A private key and its key id (`kid`).
 pub struct Signer {
     pub id: &'static str,
     key: Key,
@@ -25,7 +25,7 @@ enum Key {
 }
 
 impl Signer {
-    /// The same key each time, for making one takes long.
+    /// The same key each time: see [`RSA_KEY`].
     pub fn rsa(id: &'static str) -> Self {
         let key = RsaKeyPair::from_der(&STANDARD.decode(RSA_KEY).unwrap()).unwrap();
         Self { id, key: Key::Rsa(Box::new(key)) }
@@ -54,7 +54,7 @@ impl Signer {
         }
     }
 
-    /// The public half.
+    /// The public key as a JWK.
     pub fn jwk(&self) -> Value {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match &self.key {
@@ -63,7 +63,7 @@ impl Signer {
                 json!({ "kty": "RSA", "kid": self.id, "n": text(&n), "e": text(&e) })
             }
             Key::P256(key) => {
-                // What comes before the coordinates says that both are there.
+                // The first byte marks an uncompressed point.
                 let (_, point) = key.public_key().as_ref().split_at(1);
                 let (x, y) = point.split_at(32);
                 let (x, y) = (text(x), text(y));
@@ -76,7 +76,7 @@ impl Signer {
         }
     }
 
-    /// What the public half is as bytes, for whoever takes it for a shared secret.
+    /// The public key as bytes, for a test that uses it as a shared secret.
     pub fn public_bytes(&self) -> Vec<u8> {
         match &self.key {
             Key::Rsa(key) => key.public_key().as_ref().to_vec(),
@@ -85,13 +85,13 @@ impl Signer {
         }
     }
 
-    /// A token with the header that belongs to this key.
+    /// A token with the header of this key.
     pub fn token(&self, claims: &Value) -> String {
         let header = json!({ "alg": self.algorithm(), "kid": self.id, "typ": "JWT" });
         self.token_of(&header.to_string(), &claims.to_string())
     }
 
-    /// A token of these texts.
+    /// A signed token with this header and these claims.
     pub fn token_of(&self, header: &str, claims: &str) -> String {
         let message = message(header, claims);
         let signature = URL_SAFE_NO_PAD.encode(self.sign(message.as_bytes()));
@@ -112,7 +112,7 @@ impl Signer {
     }
 }
 
-/// The part of a token that is signed.
+/// The signing input of a token.
 pub fn message(header: &str, claims: &str) -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!("{}.{}", part(header), part(claims))

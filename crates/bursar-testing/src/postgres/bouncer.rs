@@ -6,16 +6,17 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::place;
 use super::programs;
 use super::supervisor::Supervisor;
+use super::temporary;
 use super::url::Url;
+use crate::waiting::within;
 
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// A pooler that gives a connection of the server to a client for one transaction at a time.
+/// A pooler that assigns a server connection to a client for one transaction at a time.
 ///
-/// It knows the owner and the application's role of the cluster's databases. Dropping it stops it.
+/// It accepts the owner and the application's role of the cluster's databases. Dropping it stops it.
 pub struct Bouncer {
     process: Child,
     pid_file: PathBuf,
@@ -24,11 +25,11 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts one that opens at most so many connections of a role to a database.
+    /// Starts one with at most `pool_size` connections per role and database.
     pub fn start(cluster: &Cluster, pool_size: u32) -> Self {
-        // Another program can take a port between the look at it and the start.
+        // Another program can take the port before pgbouncer does.
         for _ in 0..20 {
-            match Self::start_on(place::free_port(), cluster, pool_size) {
+            match Self::start_on(temporary::free_port(), cluster, pool_size) {
                 Ok(bouncer) => return bouncer,
                 Err(log) if log.contains("Address already in use") => {}
                 Err(log) => panic!("pgbouncer does not start:\n{log}"),
@@ -39,42 +40,45 @@ impl Bouncer {
 
     /// The same database through this pooler.
     pub fn through(&self, url: &str) -> String {
-        Url::parse(url).over(&self.host).to_string()
+        Url::parse(url).with_host(&self.host).to_string()
     }
 
-    /// Starts one on a port; else answers what it wrote to its log.
+    /// Starts one on a port.
+    ///
+    /// # Errors
+    /// The log, if it does not start.
     fn start_on(port: u16, cluster: &Cluster, pool_size: u32) -> Result<Self, String> {
-        let folder = place::folder();
+        let folder = temporary::folder();
         let file = |name: &str| folder.join(name);
         let supervisor = Supervisor::start(&folder, &file("pid"), "TERM");
         let settings = settings(port, cluster, pool_size, &file("users"), &file("pid"));
         let log = File::create(file("log")).expect("a log");
         std::fs::write(file("settings"), settings).expect("a file of settings");
         std::fs::write(file("users"), users(cluster)).expect("a file of users");
-        programs::give(&folder);
+        programs::chown(&folder);
         for name in ["settings", "users"] {
-            programs::give(&file(name));
+            programs::chown(&file(name));
         }
         let mut command = programs::unprivileged(&programs::bouncer(), &folder);
         command.arg(file("settings")).stdout(Stdio::null()).stderr(log);
         let mut process = command.spawn().expect("pgbouncer");
-        let up = place::within(START_MAX, || {
+        let up = within(START_MAX, || {
             let ended = process.try_wait().expect("the state of a child").is_some();
-            let is_up = place::read(&file("log")).contains("process up");
+            let is_up = temporary::read(&file("log")).contains("process up");
             (ended || is_up).then_some(is_up && !ended)
         });
         let host = format!("127.0.0.1:{port}");
         let bouncer = Self { process, pid_file: file("pid"), host, _supervisor: supervisor };
-        if up == Some(true) { Ok(bouncer) } else { Err(place::read(&file("log"))) }
+        if up == Some(true) { Ok(bouncer) } else { Err(temporary::read(&file("log"))) }
     }
 }
 
 impl Drop for Bouncer {
     fn drop(&mut self) {
-        // Before its supervisor, which would wait for a child that only this process can take.
+        // Before the supervisor, which would wait for a zombie that only this process can reap.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        // The number may be another process's by now.
+        // Another process may get this pid.
         let _ = std::fs::remove_file(&self.pid_file);
     }
 }
@@ -101,7 +105,7 @@ fn settings(port: u16, cluster: &Cluster, pool_size: u32, users: &Path, pid: &Pa
     )
 }
 
-/// Who may come in; a server that asks for passwords is told theirs.
+/// The roles that may connect. The passwords are for a server that requires them.
 fn users(cluster: &Cluster) -> String {
     let roles = cluster.roles();
     let line = |role: &str| format!("\"{role}\" \"{}\"\n", roles.password);

@@ -1,21 +1,22 @@
-//! A PostgreSQL server in a temporary folder, or the one that the environment names.
+//! A PostgreSQL server in a temporary folder, or the server that the environment names.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::OnceLock;
 
-use super::place;
 use super::programs;
 use super::session;
 use super::supervisor::Supervisor;
+use super::temporary;
 use super::url::Url;
 
-/// Names a server to use instead of one's own: a role that may create databases and roles.
+/// The URL of an existing server, with a role that may create databases and roles.
 const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";
-/// What another run left on such a server goes after this long. No run takes that long.
+/// Databases and roles of an earlier run on such a server are dropped at this age. No run takes that
+/// long.
 const STALE_AFTER_SECONDS: u64 = 3_600;
 const SUPERUSER: &str = "postgres";
-/// As durable as a server must be that Bursar accepts, and small.
+/// As durable as Bursar requires, and small.
 const SETTINGS: [(&str, &str); 10] = [
     ("fsync", "on"),
     ("full_page_writes", "on"),
@@ -28,38 +29,38 @@ const SETTINGS: [(&str, &str); 10] = [
     ("log_statement", "none"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
-/// Where the log may lie in memory.
-const LITTLE_LOG: [(&str, &str); 2] = [("min_wal_size", "64MB"), ("max_wal_size", "256MB")];
+/// For a cluster in memory.
+const SMALL_WAL: [(&str, &str); 2] = [("min_wal_size", "64MB"), ("max_wal_size", "256MB")];
 
 static SHARED: OnceLock<Cluster> = OnceLock::new();
 
 /// How a server is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Ends every transaction, writes everything out and stops in good order.
+    /// Aborts all transactions, and shuts down cleanly.
     Fast,
-    /// As a crash: the next start recovers from the log.
+    /// Like a crash: the next start recovers from the WAL.
     Immediate,
 }
 
-/// A server with everything in it.
+/// A server and its databases.
 pub struct Cluster {
     admin: Url,
-    own: Option<Own>,
+    own: Option<OwnServer>,
     roles: OnceLock<Roles>,
     pub(super) template: OnceLock<String>,
 }
 
-/// What there is of a server that was made here. Dropping it stops the server.
-struct Own {
+/// A server that this process started. Dropping it stops the server.
+struct OwnServer {
     folder: PathBuf,
     port: u16,
-    /// What its programs find in their environment besides.
+    /// Additional environment variables of its processes.
     environment: Vec<(String, String)>,
     _supervisor: Supervisor,
 }
 
-/// Two roles that databases of a cluster share: a template's objects belong to one owner.
+/// The two roles that all databases of a cluster share, because a template's objects have one owner.
 pub(super) struct Roles {
     pub(super) owner: String,
     pub(super) application: String,
@@ -67,15 +68,19 @@ pub(super) struct Roles {
 }
 
 impl Cluster {
-    /// The one of this process, for tests that do nothing to the server itself.
+    /// The cluster that all tests of this process share. Tests must not stop it.
     ///
-    /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, if it is set; else one that lies in
-    /// memory where it can. What a disk does is for a cluster of one's own.
+    /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, or else one whose files are in memory if
+    /// possible.
     pub fn shared() -> &'static Self {
         SHARED.get_or_init(|| {
             let named = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
             let Some(url) = named else {
-                return Self::of_own(Own::create(place::quick_folder(), &LITTLE_LOG, &[]));
+                return Self::of_own(OwnServer::create(
+                    temporary::memory_folder(),
+                    &SMALL_WAL,
+                    &[],
+                ));
             };
             let cluster = Self::of(Url::parse(&url), None);
             cluster.drop_stale();
@@ -83,114 +88,114 @@ impl Cluster {
         })
     }
 
-    /// One of its own on disk, which a test may stop and start.
+    /// A new cluster on disk, which a test may stop and start.
     pub fn new() -> Self {
-        Self::with(&[])
+        Self::with_settings(&[])
     }
 
-    /// The same with settings that replace or follow the usual ones.
-    pub fn with(settings: &[(&str, &str)]) -> Self {
-        Self::surrounded(settings, &[])
+    /// The same with additional settings, which override the usual ones.
+    pub fn with_settings(settings: &[(&str, &str)]) -> Self {
+        Self::with_environment(settings, &[])
     }
 
     /// The same with variables in the environment of its processes.
-    pub fn surrounded(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
-        Self::of_own(Own::create(place::folder(), settings, environment))
+    pub fn with_environment(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        Self::of_own(OwnServer::create(temporary::folder(), settings, environment))
     }
 
-    fn of_own(own: Own) -> Self {
+    fn of_own(own: OwnServer) -> Self {
         let host = format!("127.0.0.1:{}", own.port);
         let admin = Url::parse(&format!("postgres://{SUPERUSER}@{host}/postgres"));
         Self::of(admin, Some(own))
     }
 
-    fn of(admin: Url, own: Option<Own>) -> Self {
+    fn of(admin: Url, own: Option<OwnServer>) -> Self {
         Self { admin, own, roles: OnceLock::new(), template: OnceLock::new() }
     }
 
-    /// Where a role that may do everything comes in.
+    /// The URL of a superuser.
     pub fn admin(&self) -> &Url {
         &self.admin
     }
 
-    /// Runs statements as that role, each in a transaction of its own.
+    /// Runs statements as the superuser, each in its own transaction.
     #[track_caller]
     pub fn run(&self, sql: &str) -> Vec<session::Row> {
         let answer = session::ask(&self.admin.to_string(), sql);
         answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
-    /// Stops the server and waits for its end.
+    /// Stops the server and waits until it has stopped.
     ///
     /// # Panics
-    /// On a server that was not made here.
+    /// On a server that this process did not start.
     #[track_caller]
     pub fn stop(&self, mode: Mode) {
         self.own().stop(mode);
     }
 
-    /// Starts a stopped server on the port it had, and waits until it answers.
+    /// Starts a stopped server on the same port, and waits until it accepts connections.
     ///
     /// # Panics
-    /// On a server that was not made here.
+    /// On a server that this process did not start.
     #[track_caller]
     pub fn start(&self) {
         let own = self.own();
-        if let Err(blamed) = own.start() {
-            panic!("PostgreSQL does not start again: {blamed}");
+        if let Err(log) = own.start() {
+            panic!("PostgreSQL does not start again: {log}");
         }
     }
 
-    /// Starts a running server again as one that only follows another: it can be read, not written.
+    /// Restarts the server as a standby, which is read-only.
     ///
     /// # Panics
-    /// On a server that was not made here.
+    /// On a server that this process did not start.
     #[track_caller]
-    pub fn follow(&self) {
+    pub fn restart_as_standby(&self) {
         self.stop(Mode::Fast);
         let signal = data(&self.own().folder).join("standby.signal");
         std::fs::write(&signal, "").expect("a file in the cluster");
-        programs::give(&signal);
+        programs::chown(&signal);
         self.start();
     }
 
-    /// The process of the server, which is not a child of this one.
+    /// The pid of the server, which is not a child of this process.
     ///
     /// # Panics
-    /// On a server that was not made here, or that does not run.
+    /// On a server that this process did not start, or that is stopped.
     #[track_caller]
     pub fn pid(&self) -> u32 {
-        let text = place::read(&pid_file(&self.own().folder));
+        let text = temporary::read(&pid_file(&self.own().folder));
         let first = text.lines().next().and_then(|line| line.trim().parse().ok());
-        first.expect("a server that runs")
+        first.expect("a running server")
     }
 
     #[track_caller]
-    fn own(&self) -> &Own {
-        self.own.as_ref().expect("a server that the environment names is not for the test to stop")
+    fn own(&self) -> &OwnServer {
+        self.own.as_ref().expect("a test must not stop the server that the environment names")
     }
 
-    /// The roles of its databases, made when they are first asked for.
+    /// The roles of its databases, created on first use.
     pub(super) fn roles(&self) -> &Roles {
         self.roles.get_or_init(|| {
-            let (owner, application) = (place::name("owner"), place::name("application"));
-            let password = place::secret();
+            let (owner, application) = (temporary::name("owner"), temporary::name("application"));
+            let password = temporary::secret();
             let attributes = "login nosuperuser nobypassrls nocreatedb nocreaterole";
             for role in [&owner, &application] {
                 self.run(&format!("create role {role} {attributes} password '{password}'"));
-                // Who is no superuser makes databases only for roles that it is a member of.
+                // Without superuser one can create databases only for roles that one is a member of.
                 self.run(&format!("grant {role} to current_user"));
             }
             Roles { owner, application, password }
         })
     }
 
-    /// Drops what another run could not drop: the template and the roles of its process.
+    /// Drops the databases and roles that earlier runs left: templates and their roles.
     fn drop_stale(&self) {
         let stale = |name: &str| {
-            let rest = name.strip_prefix(place::PREFIX)?;
+            let rest = name.strip_prefix(temporary::PREFIX)?;
             let second: u64 = rest.split('_').next()?.parse().ok()?;
-            (second + STALE_AFTER_SECONDS < place::unix_second()).then(|| name.to_owned())
+            (second + STALE_AFTER_SECONDS < temporary::unix_second()).then(|| name.to_owned())
         };
         let names = |sql: &str| -> Vec<String> {
             let rows = self.run(sql);
@@ -198,7 +203,7 @@ impl Cluster {
         };
         let admin = self.admin.to_string();
         for name in names("select datname from pg_database") {
-            // Another process may drop it at this moment.
+            // Another process may drop it at the same time.
             let _ = session::ask(&admin, &format!("alter database {name} is_template false"));
             let _ = session::ask(&admin, &format!("drop database if exists {name} with (force)"));
         }
@@ -208,34 +213,37 @@ impl Cluster {
     }
 }
 
-impl Own {
+impl OwnServer {
     fn create(folder: PathBuf, settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
-        // Nothing in it is wanted any more, so it ends without writing everything out: QUIT.
+        // SIGQUIT: an immediate shutdown, because the data is not needed.
         let supervisor = Supervisor::start(&folder, &pid_file(&folder), "QUIT");
-        programs::give(&folder);
+        programs::chown(&folder);
         initialize(&folder, settings);
         let environment = environment.iter();
         let environment = environment.map(|&(name, value)| (name.to_owned(), value.to_owned()));
         let environment = environment.collect();
         let mut own = Self { folder, port: 0, environment, _supervisor: supervisor };
-        // Another program can take a port between the look at it and the start.
+        // Another program can take the port before PostgreSQL does.
         for _ in 0..20 {
-            own.port = place::free_port();
+            own.port = temporary::free_port();
             match own.start() {
                 Ok(()) => return own,
-                Err(blamed) if blamed.contains("could not bind") => {
-                    let _ = std::fs::remove_file(log(&own.folder));
+                Err(log) if log.contains("could not bind") => {
+                    let _ = std::fs::remove_file(log_file(&own.folder));
                 }
-                Err(blamed) => panic!("PostgreSQL does not start: {blamed}"),
+                Err(log) => panic!("PostgreSQL does not start: {log}"),
             }
         }
-        panic!("every port is taken: {}", place::read(&log(&own.folder)));
+        panic!("every port is taken: {}", temporary::read(&log_file(&own.folder)));
     }
 
-    /// Starts it on its port; else answers what it wrote to its log.
+    /// Starts it on its port.
+    ///
+    /// # Errors
+    /// The log, if it does not start.
     fn start(&self) -> Result<(), String> {
         let port = format!("-p {}", self.port);
-        let log = log(&self.folder);
+        let log = log_file(&self.folder);
         let mut command = programs::unprivileged(&programs::postgres("pg_ctl"), &self.folder);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(["start", "-w", "-t", "60", "-o", &port, "-D"]).arg(data(&self.folder));
@@ -243,7 +251,7 @@ impl Own {
         if output.status.success() {
             return Ok(());
         }
-        Err(format!("{}\n{}", text(&output), place::read(&log)))
+        Err(format!("{}\n{}", text(&output), temporary::read(&log)))
     }
 
     #[track_caller]
@@ -259,10 +267,10 @@ impl Own {
     }
 }
 
-/// Makes the data folder of a new cluster.
+/// Creates the data folder of a new cluster.
 fn initialize(folder: &Path, settings: &[(&str, &str)]) {
     let mut command = programs::unprivileged(&programs::postgres("initdb"), folder);
-    // Not synced: a machine that goes down takes the test with it.
+    // Not synced: the data need not survive the machine.
     command.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username"]);
     let output = command.arg(SUPERUSER).arg("-D").arg(data(folder)).output().expect("initdb");
     assert!(output.status.success(), "initdb: {}", text(&output));
@@ -271,7 +279,7 @@ fn initialize(folder: &Path, settings: &[(&str, &str)]) {
     let socket = folder.to_str().expect("a path that is a text");
     let sockets = [("unix_socket_directories", socket)];
     for (name, value) in SETTINGS.iter().chain(&sockets).chain(settings) {
-        // The last line of a name counts.
+        // The last line with a name wins.
         lines.push_str(&format!("{name} = '{value}'\n"));
     }
     std::fs::write(&file, lines).expect("the settings of the cluster");
@@ -281,7 +289,7 @@ fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-fn log(folder: &Path) -> PathBuf {
+fn log_file(folder: &Path) -> PathBuf {
     folder.join("log")
 }
 
@@ -289,7 +297,7 @@ fn pid_file(folder: &Path) -> PathBuf {
     data(folder).join("postmaster.pid")
 }
 
-/// What a command printed.
+/// The output of a command.
 fn text(output: &Output) -> String {
     let (out, error) = (&output.stdout, &output.stderr);
     format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(error))

@@ -1,19 +1,19 @@
-//! A database of a test's own, with an owner and a role for the application.
+//! A database for one test, with an owner and a role for the application.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::cluster::Cluster;
-use super::place;
 use super::session;
+use super::temporary;
 use super::url::Url;
 
-/// Brings an empty database up to date, and gives the application's role what it needs.
+/// Migrates an empty database, and grants the application's role its rights.
 pub type Migrate = fn(owner_url: &str, application: &str);
 
-/// Sorts and compares as every other test database does, whatever the server's default.
-const PLAIN: &str = "template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'";
+/// The same encoding and collation for every test database, whatever the server's default.
+const TEMPLATE0: &str = "template template0 encoding 'UTF8' lc_collate 'C' lc_ctype 'C'";
 
-/// An empty or a migrated database. Dropping it drops it on the server, with whoever is connected.
+/// An empty or a migrated database. Dropping it drops it on the server, with its connections.
 pub struct Database {
     name: String,
     admin: Url,
@@ -25,41 +25,41 @@ pub struct Database {
 }
 
 impl Database {
-    /// An empty one.
+    /// An empty database.
     pub fn new(cluster: &Cluster) -> Self {
-        Self::create(cluster, place::name("database"), PLAIN)
+        Self::create(cluster, temporary::name("database"), TEMPLATE0)
     }
 
-    /// An empty one whose texts are stored in another encoding than UTF-8.
+    /// An empty database with an encoding other than UTF-8.
     pub fn encoded(cluster: &Cluster, encoding: &str) -> Self {
-        Self::create(cluster, place::name("database"), &PLAIN.replace("UTF8", encoding))
+        Self::create(cluster, temporary::name("database"), &TEMPLATE0.replace("UTF8", encoding))
     }
 
-    /// A copy of one that was migrated once in this process.
+    /// A copy of a template that the first call for a cluster migrates.
     ///
-    /// Only the first call of a cluster migrates; it is for one program with one schema.
+    /// All calls of a process must pass the same `migrate`.
     pub fn migrated(cluster: &Cluster, migrate: Migrate) -> Self {
         let template = cluster.template.get_or_init(|| {
             let template = Self::new(cluster);
-            session::apart(|| migrate(&template.owner_url, &template.application));
+            session::on_own_thread(|| migrate(&template.owner_url, &template.application));
             let name = template.name.clone();
-            // Nobody can connect any more, so that nobody stands in the way of a copy.
+            // A template with connections cannot be copied.
             cluster.run(&format!("alter database {name} is_template true allow_connections false"));
-            // It stays as long as the cluster.
+            // The template lives as long as the cluster.
             std::mem::forget(template);
             name
         });
-        Self::create(cluster, place::name("clone"), &format!("template {template}"))
+        Self::create(cluster, temporary::name("clone"), &format!("template {template}"))
     }
 
-    fn create(cluster: &Cluster, name: String, made_of: &str) -> Self {
+    fn create(cluster: &Cluster, name: String, options: &str) -> Self {
         let roles = cluster.roles();
         let (owner, application) = (&roles.owner, &roles.application);
-        cluster.run(&format!("create database {name} owner {owner} {made_of}"));
-        let admin = cluster.admin().to(&name);
+        cluster.run(&format!("create database {name} owner {owner} {options}"));
+        let admin = cluster.admin().with_database(&name);
         Self {
-            owner_url: admin.of(owner, &roles.password).to_string(),
-            application_url: admin.of(application, &roles.password).to_string(),
+            owner_url: admin.with_login(owner, &roles.password).to_string(),
+            application_url: admin.with_login(application, &roles.password).to_string(),
             application: application.clone(),
             server_url: cluster.admin().to_string(),
             admin,
@@ -68,12 +68,12 @@ impl Database {
         }
     }
 
-    /// Where the owner of the database comes in. It is no superuser.
+    /// The URL of the database's owner, which is not a superuser.
     pub fn owner_url(&self) -> &str {
         &self.owner_url
     }
 
-    /// Where the application's role comes in: it owns nothing, and row level security binds it.
+    /// The URL of the application's role: it owns nothing, and row level security applies to it.
     pub fn app_url(&self) -> &str {
         &self.application_url
     }
@@ -83,38 +83,38 @@ impl Database {
         &self.application
     }
 
-    /// Where a superuser comes in.
+    /// The URL of a superuser.
     pub fn admin_url(&self) -> String {
         self.admin.to_string()
     }
 
-    /// Another role with these attributes, as `bypassrls`, that is a member of the application's,
-    /// and where it comes in. It goes with the database.
-    pub fn role(&self, attributes: &str) -> String {
-        let (role, password) = (place::name("role"), place::secret());
+    /// Creates another member of the application's role, with attributes such as `bypassrls`, and
+    /// returns its URL. It is dropped with the database.
+    pub fn create_role(&self, attributes: &str) -> String {
+        let (role, password) = (temporary::name("role"), temporary::secret());
         let application = &self.application;
         self.run(&format!(
             "create role {role} login {attributes} password '{password}' in role {application}"
         ));
-        let url = self.admin.of(&role, &password).to_string();
+        let url = self.admin.with_login(&role, &password).to_string();
         self.more_roles.lock().unwrap_or_else(PoisonError::into_inner).push(role);
         url
     }
 
-    /// Runs statements as a superuser, and answers their rows.
+    /// Runs statements as a superuser, and returns their rows.
     #[track_caller]
     pub fn run(&self, sql: &str) -> Vec<session::Row> {
         let answer = session::ask(&self.admin_url(), sql);
         answer.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
     }
 
-    /// The processes that serve connections to it, but those of a superuser.
+    /// The backends of its connections, except those of the superuser.
     #[track_caller]
     pub fn backends(&self) -> Vec<i32> {
         self.processes("select pid")
     }
 
-    /// Ends these connections, as an administrator or a failover does, and answers how many.
+    /// Terminates these connections, like an administrator or a failover. Returns how many.
     #[track_caller]
     pub fn terminate_backends(&self) -> usize {
         self.processes("select pid, pg_terminate_backend(pid)").len()
@@ -123,7 +123,7 @@ impl Database {
     #[track_caller]
     fn processes(&self, select: &str) -> Vec<i32> {
         let name = &self.name;
-        // A connection that asked here before may take a moment to go.
+        // From another database: an earlier connection to this one may still be closing.
         let sql = format!(
             "{select} from pg_stat_activity where datname = '{name}' and usename <> current_user"
         );
@@ -141,7 +141,7 @@ impl Drop for Database {
         let name = &self.name;
         let database = format!("drop database if exists {name} with (force)");
         for sql in std::iter::once(database).chain(drops) {
-            // A server that is stopped takes everything with it.
+            // The server may be stopped.
             let _ = session::ask(&self.server_url, &sql);
         }
     }

@@ -1,12 +1,12 @@
-//! Where the programs are, installed if need be, and the account they run under.
+//! The programs of PostgreSQL, installed if they are missing, and the account that runs them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Debian's folder of versions, each with a `bin`.
+/// Debian's folder of server versions.
 const VERSIONS: &str = "/usr/lib/postgresql";
-/// Drop-ins for how Debian makes the cluster of a newly installed server.
+/// Drop-ins for the cluster that Debian creates when it installs a server.
 const CREATECLUSTER: &str = "/etc/postgresql-common/createcluster.d";
 
 static POSTGRES: LazyLock<Option<PathBuf>> =
@@ -25,43 +25,43 @@ static ACCOUNT: LazyLock<Option<Account>> = LazyLock::new(|| {
     Some(found.expect("PostgreSQL does not run as root, and there is no user postgres or nobody"))
 });
 
-/// A program of PostgreSQL's server.
+/// The path of a program of PostgreSQL's server.
 pub(super) fn postgres(name: &str) -> PathBuf {
     let Some(folder) = POSTGRES.as_ref() else {
         panic!(
             "these tests need PostgreSQL 14 or newer: install the server's programs (Debian: \
              apt-get install postgresql), put initdb and pg_ctl on the PATH, or set \
              BURSAR_TEST_POSTGRES_URL to a role that may create databases and roles. As root on \
-             Debian the package is installed by itself, which failed here."
+             Debian the tests install the package, which failed here."
         )
     };
     folder.join(name)
 }
 
-/// The pooler.
+/// The path of the pooler.
 pub(super) fn bouncer() -> PathBuf {
     let Some(program) = BOUNCER.as_ref() else {
         panic!(
             "these tests need pgbouncer: install it (Debian: apt-get install pgbouncer) and put \
-             it on the PATH. As root on Debian it is installed by itself, which failed here."
+             it on the PATH. As root on Debian the tests install it, which failed here."
         )
     };
     program.clone()
 }
 
-/// Whom the programs run as.
+/// The account that runs the programs.
 #[derive(Clone, Copy)]
 struct Account {
     uid: u32,
     gid: u32,
 }
 
-/// A command that runs in a folder, without the rights of root.
+/// A command in a folder, without the privileges of root.
 pub(super) fn unprivileged(program: &Path, folder: &Path) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null()).env("LC_ALL", "C");
-    // What points libpq elsewhere is not for these.
+    // The developer's libpq settings must not apply.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PG") {
             command.env_remove(name);
@@ -73,14 +73,14 @@ pub(super) fn unprivileged(program: &Path, folder: &Path) -> Command {
     command
 }
 
-/// Gives a file or folder to whom the programs run as.
-pub(super) fn give(path: &Path) {
+/// Gives a file or folder to the account that runs the programs.
+pub(super) fn chown(path: &Path) {
     if let Some(Account { uid, gid }) = *ACCOUNT {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("a folder of that user");
     }
 }
 
-/// A number of `id`; none when there is no such user.
+/// A number from `id`; `None` if there is no such user.
 fn id(arguments: &[&str]) -> Option<u32> {
     let output = Command::new("id").args(arguments).stdin(Stdio::null()).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
@@ -97,7 +97,7 @@ fn find_postgres() -> Option<PathBuf> {
         .or_else(|| configured().filter(has_all))
 }
 
-/// The folders of Debian's packages, the newest version first.
+/// The `bin` folders of Debian's packages, the newest version first.
 fn versions() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(VERSIONS).into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = entries
@@ -110,7 +110,7 @@ fn versions() -> Vec<PathBuf> {
     versions.into_iter().rev().map(|(_, folder)| folder).collect()
 }
 
-/// What `pg_config` says.
+/// The folder that `pg_config` names.
 fn configured() -> Option<PathBuf> {
     let output = Command::new("pg_config").arg("--bindir").stdin(Stdio::null()).output().ok()?;
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
@@ -122,7 +122,7 @@ fn find_bouncer() -> Option<PathBuf> {
     folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
 }
 
-/// Installs the programs; no cluster of the system is made, so none is started.
+/// Installs the server without creating, and so without starting, a system cluster.
 fn install_postgres() -> Option<PathBuf> {
     let drop_in = Path::new(CREATECLUSTER).join("bursar-tests.conf");
     let had_folder = Path::new(CREATECLUSTER).is_dir();
@@ -130,7 +130,7 @@ fn install_postgres() -> Option<PathBuf> {
         std::fs::create_dir_all(CREATECLUSTER).ok()?;
         std::fs::write(&drop_in, "create_main_cluster = false\n").ok()?;
         install("postgresql");
-        // Neither may be there any more, which is as good.
+        // The package may have removed them.
         let _ = std::fs::remove_file(&drop_in);
         if !had_folder {
             let _ = std::fs::remove_dir(CREATECLUSTER);
@@ -148,12 +148,12 @@ fn install_bouncer() -> Option<PathBuf> {
     find_bouncer()
 }
 
-/// Whether this is root on Debian or a system made of it.
+/// Whether this is root on Debian or a derivative.
 fn may_install() -> bool {
     ACCOUNT.is_some() && Path::new("/etc/debian_version").is_file()
 }
 
-/// Installs a package, after a look for newer lists if it must.
+/// Installs a package, after `apt-get update` if the first try fails.
 fn install(package: &str) -> bool {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +162,7 @@ fn install(package: &str) -> bool {
     run("apt-get", &wanted) || (run("apt-get", &["update"]) && run("apt-get", &wanted))
 }
 
-/// Whether a command runs and succeeds; why it does not is told on standard error.
+/// Whether a command succeeds. It prints the reason of a failure.
 fn run(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());

@@ -1,7 +1,8 @@
-//! A way to the server that can be cut, held, or lose the one reply that nobody can do without.
+//! A proxy in front of PostgreSQL that can close connections, delay replies, and lose the reply to a
+//! commit.
 //!
-//! It understands as much of the protocol as that takes: where a message ends, which messages ask
-//! for an answer, and whether one says `commit`. Deliberately absent: TLS and COPY FROM STDIN.
+//! It parses as much of the protocol as that takes: the ends of messages, which messages get a reply,
+//! and whether a statement is `commit`. Deliberately absent: TLS and COPY FROM STDIN.
 
 use std::io::{BufReader, BufWriter, Read, Result, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,14 +16,14 @@ use super::url::Url;
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 
-/// A proxy on a port of its own. Dropping it cuts every connection.
+/// A proxy on its own port. Dropping it closes every connection.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
 
-/// What all connections of a proxy look at.
+/// The state that all connections of a proxy share.
 struct Shared {
     target: String,
     state: Mutex<State>,
@@ -32,13 +33,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Whether replies wait.
-    held: bool,
+    /// Whether replies are delayed.
+    delays_replies: bool,
     /// Whether the next commit loses its reply.
     loses_next: bool,
     commits_lost: usize,
-    /// What was asked, message by message.
-    asked: Vec<String>,
+    /// The statements of clients, one entry per message.
+    statements: Vec<String>,
     links: Vec<Weak<Link>>,
 }
 
@@ -50,19 +51,19 @@ struct Link {
     batches: Mutex<Batches>,
 }
 
-/// Requests that end in one `ReadyForQuery` each: a simple query, or whatever a `Sync` ends.
+/// Requests that each end in one `ReadyForQuery`: a simple query, or everything up to a `Sync`.
 #[derive(Default)]
 struct Batches {
-    /// Answers of one byte without a head, to a question about encryption.
-    bare: u32,
+    /// Expected replies of one byte, to requests for encryption.
+    encryption_replies: u32,
     sent: u64,
     answered: u64,
-    /// The one whose reply is swallowed.
+    /// The request whose reply is lost.
     lost: Option<u64>,
 }
 
 impl Proxy {
-    /// Starts one before the server that a URL names.
+    /// Starts one in front of the server of a URL.
     pub fn start(url: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -77,28 +78,28 @@ impl Proxy {
         Self { address, shared, accepting: Some(accepting) }
     }
 
-    /// The same database by this way.
+    /// The URL of the same database through this proxy.
     pub fn through(&self, url: &str) -> String {
-        Url::parse(url).over(&self.address.to_string()).to_string()
+        Url::parse(url).with_host(&self.address.to_string()).to_string()
     }
 
-    /// Holds all replies back, as a server does that hangs. What is asked still reaches it.
-    pub fn hold(&self) {
-        self.shared.state().held = true;
+    /// Delays all replies, like a server that hangs. Requests still reach the server.
+    pub fn delay_replies(&self) {
+        self.shared.state().delays_replies = true;
     }
 
-    /// Lets replies pass, those that waited too.
-    pub fn pass(&self) {
-        self.shared.state().held = false;
+    /// Releases the delayed replies, and delays no further ones.
+    pub fn release_replies(&self) {
+        self.shared.state().delays_replies = false;
         self.shared.wake();
     }
 
-    /// The statements that were asked since this was called last, one for each message that has any.
-    pub fn take_asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.shared.state().asked)
+    /// The statements since the last call, one entry per message that has any.
+    pub fn take_statements(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.state().statements)
     }
 
-    /// Cuts every connection there is. New ones may come.
+    /// Closes all connections. New ones are accepted.
     pub fn cut(&self) {
         let links = std::mem::take(&mut self.shared.state().links);
         for link in links.iter().filter_map(Weak::upgrade) {
@@ -107,17 +108,17 @@ impl Proxy {
         self.shared.wake();
     }
 
-    /// Lets the next commit reach the server, swallows its reply, and cuts that connection.
+    /// Loses the reply to the next commit, which reaches the server, and closes that connection.
     pub fn lose_next_commit(&self) {
         self.shared.state().loses_next = true;
     }
 
-    /// How many commits lost their reply, after it had come from the server.
+    /// The number of commits whose reply was lost.
     pub fn commits_lost(&self) -> usize {
         self.shared.state().commits_lost
     }
 
-    /// Waits until so many commits lost their reply; else answers how many did.
+    /// Waits until so many commits have lost their reply. Returns how many have at the end.
     pub fn wait_for_lost(&self, commits: usize, limit: Duration) -> usize {
         let waiting = |state: &mut State| state.commits_lost < commits;
         let waited = self.shared.changed.wait_timeout_while(self.shared.state(), limit, waiting);
@@ -128,7 +129,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
-        // The thread that accepts looks up when somebody comes.
+        // This connection wakes the accepting thread.
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -142,15 +143,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets whoever waits look again; never between a look and the wait that follows it.
+    /// Wakes the waiting threads. The lock prevents a wake-up between a check and its wait.
     fn wake(&self) {
         let _state = self.state();
         self.changed.notify_all();
     }
 
-    /// Waits while replies are held, unless the connection is cut meanwhile.
-    fn wait_until_passing(&self, link: &Link) {
-        let waiting = |state: &mut State| state.held && !link.is_cut.load(Ordering::SeqCst);
+    /// Waits while replies are delayed, unless the connection is closed meanwhile.
+    fn wait_while_delayed(&self, link: &Link) {
+        let waiting =
+            |state: &mut State| state.delays_replies && !link.is_cut.load(Ordering::SeqCst);
         drop(self.changed.wait_while(self.state(), waiting));
     }
 }
@@ -163,7 +165,7 @@ impl Link {
     fn cut(&self) {
         self.is_cut.store(true, Ordering::SeqCst);
         for stream in [&self.client, &self.server] {
-            // One that has ended already cannot be shut down, which is as good.
+            // It may be closed already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -174,7 +176,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if shared.ended.load(Ordering::SeqCst) {
             return;
         }
-        // A client that meets no server is let go at once, as by a server that is down.
+        // Without a server the client is disconnected, as if the server were down.
         let Ok(link) = client.and_then(|client| connect(client, shared)) else { continue };
         {
             let mut state = shared.state();
@@ -183,7 +185,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         let (asks, asked) = (Arc::clone(&link), Arc::clone(shared));
         std::thread::spawn(move || {
-            // However it ends, both sides end.
+            // An error on either side closes both.
             let _ = pump_requests(&asks, &asked);
             asks.cut();
             asked.wake();
@@ -205,14 +207,14 @@ fn connect(client: TcpStream, shared: &Shared) -> Result<Arc<Link>> {
     Ok(Arc::new(Link { client, server, is_cut, batches }))
 }
 
-/// A message: its type, none for the first ones of a connection, and what follows the length.
+/// A message: its type, which the first messages of a connection lack, and the bytes after the length.
 struct Message {
     kind: Option<u8>,
     body: Vec<u8>,
 }
 
 impl Message {
-    /// Reads a message of which the type has been read.
+    /// Reads a message whose type has been read.
     fn read(kind: Option<u8>, from: &mut impl Read) -> Result<Self> {
         let mut length = [0; 4];
         from.read_exact(&mut length)?;
@@ -233,18 +235,18 @@ impl Message {
         to.write_all(&self.body)
     }
 
-    /// Its statement or statements, as a simple query or to be executed later.
+    /// The statements of a `Query` or `Parse` message.
     fn statement(&self) -> Option<&[u8]> {
         let mut texts = self.body.split(|byte| *byte == 0);
         match self.kind {
             Some(b'Q') => texts.next(),
-            // After the name of the statement.
+            // After the name of the prepared statement.
             Some(b'P') => texts.nth(1),
             Some(_) | None => None,
         }
     }
 
-    /// Whether it is a statement that commits.
+    /// Whether its statement is `commit`.
     fn commits(&self) -> bool {
         let Some(statement) = self.statement() else { return false };
         let word: Vec<u8> = statement
@@ -263,19 +265,19 @@ fn pump_requests(link: &Link, shared: &Shared) -> Result<()> {
     loop {
         let message = Message::read(None, &mut from)?;
         let code = message.body.first_chunk().map(|code| u32::from_be_bytes(*code));
-        let asks_first = matches!(code, Some(SSL_REQUEST | GSS_REQUEST));
+        let is_encryption_request = matches!(code, Some(SSL_REQUEST | GSS_REQUEST));
         {
             let mut batches = link.batches();
-            if asks_first {
-                batches.bare += 1;
+            if is_encryption_request {
+                batches.encryption_replies += 1;
             } else {
-                // The start of the session, or a request to cancel, to which nothing comes.
+                // A startup message, or a cancel request, which gets no reply.
                 batches.sent += 1;
             }
         }
         message.write(&mut to)?;
         to.flush()?;
-        if !asks_first {
+        if !is_encryption_request {
             break;
         }
     }
@@ -291,12 +293,12 @@ fn pump_requests(link: &Link, shared: &Shared) -> Result<()> {
     }
 }
 
-/// Counts a request before it is sent, so that its reply cannot come first.
+/// Counts a request before it is forwarded, so that its reply cannot arrive first.
 fn note_request(message: &Message, link: &Link, shared: &Shared) {
     let loses = {
         let mut state = shared.state();
-        let asked = message.statement().map(|text| String::from_utf8_lossy(text).into_owned());
-        state.asked.extend(asked);
+        let statement = message.statement().map(|text| String::from_utf8_lossy(text).into_owned());
+        state.statements.extend(statement);
         message.commits() && std::mem::take(&mut state.loses_next)
     };
     let mut batches = link.batches();
@@ -314,9 +316,9 @@ fn pump_replies(link: &Link, shared: &Shared) -> Result<()> {
     let mut kind = [0];
     loop {
         from.read_exact(&mut kind)?;
-        if link.batches().bare > 0 {
-            link.batches().bare -= 1;
-            shared.wait_until_passing(link);
+        if link.batches().encryption_replies > 0 {
+            link.batches().encryption_replies -= 1;
+            shared.wait_while_delayed(link);
             to.write_all(&kind)?;
             to.flush()?;
             continue;
@@ -340,7 +342,7 @@ fn pump_replies(link: &Link, shared: &Shared) -> Result<()> {
             }
             (false, _) => {}
         }
-        shared.wait_until_passing(link);
+        shared.wait_while_delayed(link);
         message.write(&mut to)?;
         if from.buffer().is_empty() {
             to.flush()?;

@@ -1,13 +1,13 @@
-//! Whatever ends a test, what it started ends with it.
+//! Stops the programs of a test when the test process ends, however it ends.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// Waits until its standard input closes, then ends the process whose id stands in a file, and
-/// removes a folder: `$1` the folder, `$2` the file, `$3` the signal.
+/// Waits until its standard input closes, then stops the process in a pid file and removes a folder:
+/// `$1` is the folder, `$2` the file, `$3` the signal.
 ///
-/// A process that ends takes the file away; one that cannot end in ten seconds is killed.
+/// The process removes the pid file when it exits. After ten seconds it is killed.
 const SCRIPT: &str = r#"
 cat > /dev/null
 pid=$(head -n 1 "$2" 2> /dev/null)
@@ -23,22 +23,22 @@ fi
 rm -rf "$1"
 "#;
 
-/// A shell that outlives the test by the moment it takes to clean up.
+/// A shell that cleans up after the test process.
 ///
-/// It holds the reading end of a pipe of which the test holds the only other end: the system closes
-/// that one whether the test returns, panics or is killed.
+/// It reads from a pipe whose only writing end is the test's: the kernel closes that end whether the
+/// test returns, panics or is killed.
 pub(super) struct Supervisor {
     shell: Child,
     pipe: Option<ChildStdin>,
 }
 
 impl Supervisor {
-    /// Watches over a process that writes its id to `pid_file`, and over the folder it lives in.
+    /// Supervises a process that writes its pid to `pid_file`, and its folder.
     pub(super) fn start(folder: &Path, pid_file: &Path, signal: &str) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "supervisor"]).arg(folder).arg(pid_file).arg(signal);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // In a group of its own: what a terminal or `timeout` sends to the test is not for it.
+        // In its own process group: signals of a terminal or `timeout` must not reach it.
         command.process_group(0).current_dir("/");
         let mut shell = command.spawn().expect("a shell");
         let pipe = shell.stdin.take();
@@ -49,7 +49,7 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         drop(self.pipe.take());
-        // The process and its folder are gone when the shell is.
+        // When the shell has exited, the process and its folder are gone.
         let _ = self.shell.wait();
     }
 }

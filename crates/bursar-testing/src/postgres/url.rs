@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Where a database is and who asks for it.
+/// The address of a database and the login of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     scheme: String,
@@ -15,7 +15,7 @@ pub struct Url {
 impl Url {
     #[track_caller]
     pub fn parse(text: &str) -> Self {
-        // Without the text, which may hold a password.
+        // The message omits the text, which may contain a password.
         let (scheme, rest) = text.split_once("://").expect("a URL as postgres://host:port/name");
         let (rest, parameters) = match rest.split_once('?') {
             Some((rest, parameters)) => (rest, Some(parameters.to_owned())),
@@ -35,18 +35,18 @@ impl Url {
         }
     }
 
-    /// The same for another role.
-    pub fn of(&self, role: &str, password: &str) -> Self {
+    /// The same with another role.
+    pub fn with_login(&self, role: &str, password: &str) -> Self {
         Self { login: Some(format!("{role}:{password}")), ..self.clone() }
     }
 
-    /// Another database of the same server.
-    pub fn to(&self, database: &str) -> Self {
+    /// The same with another database.
+    pub fn with_database(&self, database: &str) -> Self {
         Self { database: database.to_owned(), ..self.clone() }
     }
 
-    /// The same over another way, `host:port`.
-    pub fn over(&self, host: &str) -> Self {
+    /// The same with another `host:port`.
+    pub fn with_host(&self, host: &str) -> Self {
         Self { host: host.to_owned(), ..self.clone() }
     }
 

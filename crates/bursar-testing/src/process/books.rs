@@ -1,4 +1,5 @@
-//! What a server says is stored, read through its API, with every sum checked against the rows.
+//! The stored records and reservations of a tenant, read over the API, with every sum checked against
+//! the rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,10 +9,10 @@ use super::http::Http;
 use super::server::Server;
 use super::tenant::Tenant;
 
-/// Rows asked for at once.
+/// Rows of a page.
 const HISTORY_PAGE: usize = 1_000;
 const HOLDS_PAGE: usize = 100;
-/// Pages that a walk has at most, so that a cursor that goes in a circle is seen.
+/// The limit on pages, which detects a cursor that goes in a circle.
 const PAGES_MAX: usize = 10_000;
 
 /// One record.
@@ -65,8 +66,8 @@ impl Sum {
 }
 
 impl Books {
-    /// Reads the books of a tenant for which nothing is being written, and checks that every sum
-    /// that the server shows is the sum of the rows.
+    /// Reads the books of a tenant without concurrent writes, and checks that every sum that the
+    /// server shows is the sum of the rows.
     #[track_caller]
     pub fn read(server: &Server, tenant: &Tenant) -> Self {
         let mut http = tenant.client(server);
@@ -125,7 +126,7 @@ impl Books {
     }
 }
 
-/// Walks the whole history by cursor.
+/// Reads the whole history by cursor.
 #[track_caller]
 fn history(http: &mut Http) -> HashMap<String, Entry> {
     let (mut entries, mut ids) = (HashMap::new(), HashSet::new());
@@ -154,7 +155,7 @@ fn history(http: &mut Http) -> HashMap<String, Entry> {
     panic!("the history has no end");
 }
 
-/// Walks the list of open reservations.
+/// Reads the list of open reservations.
 #[track_caller]
 fn open_holds(http: &mut Http) -> HashMap<String, Hold> {
     let mut holds = BTreeMap::new();
@@ -191,13 +192,13 @@ fn get(http: &mut Http, path: &str) -> Value {
 #[track_caller]
 fn text<'a>(view: &'a Value, field: &str) -> &'a str {
     let found = view.get(field).and_then(Value::as_str);
-    found.unwrap_or_else(|| panic!("{field} is no text in {view}"))
+    found.unwrap_or_else(|| panic!("{field} is not a text in {view}"))
 }
 
 #[track_caller]
 pub fn integer(view: &Value, field: &str) -> i64 {
     let found = view.get(field).and_then(Value::as_i64);
-    found.unwrap_or_else(|| panic!("{field} is no integer in {view}"))
+    found.unwrap_or_else(|| panic!("{field} is not an integer in {view}"))
 }
 
 /// Reads an exact decimal string of dollars.
@@ -208,5 +209,5 @@ pub fn nanos(view: &Value, field: &str) -> i128 {
     let (whole, fraction) = dollars.split_once('.').unwrap_or((dollars, ""));
     assert!(fraction.len() <= DIGITS, "{dollars} is finer than a nano-dollar");
     let digits = format!("{whole}{fraction:0<DIGITS$}");
-    digits.parse().unwrap_or_else(|_| panic!("{dollars} is no amount"))
+    digits.parse().unwrap_or_else(|_| panic!("{dollars} is not an amount"))
 }

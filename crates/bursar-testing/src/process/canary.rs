@@ -1,5 +1,5 @@
-//! Secrets put where none belongs: into every field, parameter, header and path of every route that
-//! the server's own document names.
+//! Secrets in the wrong place: in every field, parameter, header and path of every route of the
+//! server's OpenAPI document.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,12 +12,12 @@ use super::http::{Answer, Http};
 use super::server::Server;
 use super::tenant::Tenant;
 
-/// The marks of those that nobody made.
+/// The marks of the made-up secrets.
 const OF_A_PROVIDER: &str = "CanaryOfAProvider78901234567890";
 const OF_A_PERSON: &str = "Y2FuYXJ5LW9mLWEtcGVyc29uLTc4OTA";
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How deep a schema is read: fields of fields of items.
+/// The timeout of a response.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The depth to which a schema is read.
 const DEPTH_MAX: usize = 6;
 
 /// A secret, and the part of it that must not be found.
@@ -51,25 +51,26 @@ impl Canaries {
         ])
     }
 
-    /// Whose mark stands in some bytes.
+    /// The name of a canary whose mark is in the bytes.
     pub fn find(&self, bytes: &[u8]) -> Option<&'static str> {
         let found = |mark: &str| bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
         self.0.iter().find(|canary| found(&canary.mark)).map(|canary| canary.name)
     }
 }
 
-/// A server, and what there is on it to ask for.
-pub struct Walk {
+/// A server, and the objects that its requests name.
+pub struct CanaryRequests {
     address: String,
     document: Value,
     operator: String,
     tenant_id: String,
-    /// What stands in the place of the parameters of paths. Routes that end things end these.
-    victims: Vec<(&'static str, String)>,
+    /// The ids for path parameters. Routes that delete something delete these.
+    path_ids: Vec<(&'static str, String)>,
     integration_id: String,
     pub canaries: Canaries,
-    /// Answers, and those that say that a secret was refused.
-    pub asked: usize,
+    /// The number of requests.
+    pub sent: usize,
+    /// The number of responses with `SECRET_REFUSED`.
     pub refused: usize,
 }
 
@@ -90,61 +91,60 @@ enum Step {
     First,
 }
 
-fn made(answer: Answer, field: &str) -> String {
+fn created(answer: Answer, field: &str) -> String {
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.data(field).as_str().expect("a text").to_owned()
 }
 
-impl Walk {
-    /// Makes a tenant with one thing of each kind, and canaries of the keys that it has.
+impl CanaryRequests {
+    /// Creates a tenant with one object of each kind, and canaries of its keys.
     pub fn new(folder: &Folder, server: &Server) -> Self {
         let operator_token = folder.operator_token();
-        let operator = format!("Bearer {operator_token}");
-        let mut founder = Http::new(server.address(), &[("Authorization", &operator)]);
-        let mut post = |path: &str, body: Value| founder.post(path, &body).expect("an answer");
-        let victim_tenant = made(post("/api/v1/tenants", json!({ "name": "victim" })), "id");
+        let mut operator = server.operator(folder);
+        let mut post = |path: &str, body: Value| operator.post(path, &body).expect("an answer");
+        let victim_tenant = created(post("/api/v1/tenants", json!({ "name": "victim" })), "id");
         let mut tenant = Tenant::new(folder, server);
         let mut http = tenant.client(server);
         let integration_id = tenant.add_integration(server, 1_000_000);
         let victim = tenant.add_integration(server, 1_000_000);
         let mut post = |path: &str, body: Value| http.post(path, &body).expect("an answer");
         let key = json!({ "name": "key", "scopes": ["*"] });
-        let victim_key = made(post("/api/v1/keys", key.clone()), "id");
-        let api_key = made(post("/api/v1/keys", key), "secret");
+        let victim_key = created(post("/api/v1/keys", key.clone()), "id");
+        let api_key = created(post("/api/v1/keys", key), "secret");
         let keys = format!("/api/v1/integrations/{integration_id}/keys");
-        let integration_key = made(post(&keys, json!({})), "secret");
+        let integration_key = created(post(&keys, json!({})), "secret");
         let keys = format!("/api/v1/integrations/{victim}/keys");
-        let victim_integration_key = made(post(&keys, json!({})), "id");
-        let document = founder_document(server);
+        let victim_integration_key = created(post(&keys, json!({})), "id");
+        let document = openapi_document(server);
         Self {
             address: server.address().to_owned(),
             document,
-            operator,
-            victims: vec![
+            operator: folder.operator_bearer(),
+            path_ids: vec![
                 ("/api/v1/tenants/{id}", victim_tenant),
                 ("/api/v1/keys/{id}", victim_key),
                 ("{key_id}", victim_integration_key),
                 ("{id}", victim),
-                ("{call_id}", "call-of-nobody".to_owned()),
+                ("{call_id}", "unknown-call".to_owned()),
                 ("{tenant_id}", tenant.id.clone()),
             ],
             tenant_id: tenant.id,
             integration_id,
             canaries: Canaries::new(&operator_token, &api_key, &integration_key),
-            asked: 0,
+            sent: 0,
             refused: 0,
         }
     }
 
-    /// Asks every route with canaries, and claims that no answer shows one. Those of other places
-    /// than bodies take turns unless all of them are asked for.
-    pub fn ask_all(&mut self, every_canary: bool) {
+    /// Sends canaries to every route, and asserts that no response shows one. Outside bodies one canary
+    /// is sent per place, in turn, unless `every_canary` is set.
+    pub fn send_all(&mut self, every_canary: bool) {
         let mut turn = 0;
         for (path, method, operation) in self.operations() {
             let plain = self.plain(&path, &method, &operation);
             for canary in self.canaries.0.clone() {
                 for body in self.bodies(&operation, &plain, &canary.text) {
-                    self.ask(&Plain { body: Some(body), ..plain.clone() });
+                    self.send_request(&Plain { body: Some(body), ..plain.clone() });
                 }
             }
             let mut requests = Vec::new();
@@ -155,34 +155,34 @@ impl Walk {
             for place in 0..places {
                 for (number, of_canary) in requests.iter().enumerate() {
                     if every_canary || number == turn % requests.len() {
-                        self.ask(of_canary.get(place).expect("as many places"));
+                        self.send_request(of_canary.get(place).expect("as many places"));
                     }
                 }
                 turn += 1;
             }
         }
         for canary in self.canaries.0.clone() {
-            self.ask_oddly(&canary.text);
+            self.send_malformed(&canary.text);
         }
     }
 
-    /// Reads everything that can be read, and claims that no answer shows a canary.
+    /// Reads every route with GET, and asserts that no response shows a canary.
     pub fn read_all(&mut self) -> String {
         let mut all = String::new();
         for (path, method, operation) in self.operations() {
             if method == "GET" {
                 let plain = self.plain(&path, &method, &operation);
-                all.push_str(&self.ask(&plain));
+                all.push_str(&self.send_request(&plain));
                 for format in ["csv", "ndjson"].iter().filter(|_| path.ends_with("/export")) {
                     let query = format!("?format={format}");
-                    all.push_str(&self.ask(&Plain { query, ..plain.clone() }));
+                    all.push_str(&self.send_request(&Plain { query, ..plain.clone() }));
                 }
             }
         }
         all
     }
 
-    /// Every route of the document; those that end something last.
+    /// Every operation of the document; those that delete or end something come last.
     fn operations(&self) -> Vec<(String, String, Value)> {
         let paths = self.document.get("paths").and_then(Value::as_object).expect("paths");
         let mut all = Vec::new();
@@ -200,7 +200,7 @@ impl Walk {
 
     fn plain(&self, path: &str, method: &str, operation: &Value) -> Plain {
         let mut filled = path.to_owned();
-        for (place, id) in &self.victims {
+        for (place, id) in &self.path_ids {
             let name = place.rsplit('/').next().unwrap_or(place);
             if filled.contains(place) {
                 filled = filled.replace(name, id);
@@ -209,7 +209,7 @@ impl Walk {
         let example = operation.pointer("/requestBody/content/application~1json/example");
         let mut body = example.cloned();
         if let Some(body) = &mut body {
-            name_integration(body, &self.integration_id);
+            set_integration(body, &self.integration_id);
         }
         let headers = [("Authorization", &self.operator), ("X-Tenant-ID", &self.tenant_id)];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.clone()));
@@ -222,7 +222,7 @@ impl Walk {
         }
     }
 
-    /// The body with a canary in each of its strings, under a name of its own, and as a whole.
+    /// The body with a canary in each of its strings, as an unknown field, and as the whole body.
     fn bodies(&self, operation: &Value, plain: &Plain, canary: &str) -> Vec<Value> {
         let schema = operation.pointer("/requestBody/content/application~1json/schema");
         let Some(schema) = schema else { return Vec::new() };
@@ -241,7 +241,7 @@ impl Walk {
         bodies
     }
 
-    /// Finds the strings of a schema; objects of any content get some.
+    /// Collects the places of strings in a schema. Free-form objects get two.
     fn strings(&self, schema: &Value, at: &mut Vec<Step>, places: &mut Vec<Vec<Step>>) {
         if at.len() > DEPTH_MAX {
             return;
@@ -307,7 +307,7 @@ impl Walk {
         all.push(Plain { path: format!("{}/{canary}", plain.path), ..plain.clone() });
         for (name, value) in HEADERS {
             let mut headers = plain.headers.clone();
-            // Beside what proves the operator, and in its place.
+            // A canary in `Authorization` replaces the operator's token.
             headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
             headers.push(((*name).to_owned(), value.replace("{}", canary)));
             all.push(Plain { headers, ..plain.clone() });
@@ -315,8 +315,8 @@ impl Walk {
         all
     }
 
-    /// What is not even a request of a route.
-    fn ask_oddly(&mut self, canary: &str) {
+    /// Sends malformed requests.
+    fn send_malformed(&mut self, canary: &str) {
         let head = format!("Host: x\r\nAuthorization: {}\r\n", self.operator);
         let post = format!("POST /api/v1/tenants HTTP/1.1\r\n{head}");
         let json = format!("{post}Content-Type: application/json\r\n");
@@ -340,7 +340,7 @@ impl Walk {
         }
     }
 
-    fn ask(&mut self, plain: &Plain) -> String {
+    fn send_request(&mut self, plain: &Plain) -> String {
         let Plain { method, path, query, headers, body } = plain;
         let body = body.as_ref().map(Value::to_string).unwrap_or_default();
         let mut head = format!("{method} {path}{query} HTTP/1.1\r\nHost: {}\r\n", self.address);
@@ -355,18 +355,18 @@ impl Walk {
         let answer = self.send(&request, false);
         let is_answered =
             ["HTTP/1.1 2", "HTTP/1.1 4"].iter().any(|begin| answer.starts_with(begin));
-        assert!(is_answered, "{request}\nwas answered\n{answer}");
+        assert!(is_answered, "{request}\ngot\n{answer}");
         self.check(&request, &answer);
         answer
     }
 
-    /// Sends a text, and ends there when the server would wait for more of it.
-    fn send(&self, request: &str, ends: bool) -> String {
+    /// Sends a text. `half_close` tells the server that no more follows.
+    fn send(&self, request: &str, half_close: bool) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
-        // It may be answered, and even cut off, before it is sent whole.
+        stream.set_read_timeout(Some(READ_TIMEOUT)).expect("a deadline");
+        // The server may respond or close the connection before it has read everything.
         let _ = stream.write_all(request.as_bytes());
-        if ends {
+        if half_close {
             let _ = stream.shutdown(std::net::Shutdown::Write);
         }
         let mut answer = Vec::new();
@@ -375,14 +375,14 @@ impl Walk {
     }
 
     fn check(&mut self, request: &str, answer: &str) {
-        self.asked += 1;
+        self.sent += 1;
         self.refused += usize::from(answer.contains("SECRET_REFUSED"));
         let shown = self.canaries.find(answer.as_bytes());
-        assert_eq!(shown, None, "{request}\nwas answered\n{answer}");
+        assert_eq!(shown, None, "{request}\ngot\n{answer}");
     }
 }
 
-/// Headers that a client sends, with where the canary stands in their values.
+/// Headers of a client. `{}` is the place of the canary.
 const HEADERS: &[(&str, &str)] = &[
     ("X-Request-ID", "{}"),
     ("traceparent", "00-{}-b7ad6b7169203331-01"),
@@ -411,31 +411,31 @@ const HEADERS: &[(&str, &str)] = &[
     ("If-None-Match", "{}"),
 ];
 
-fn founder_document(server: &Server) -> Value {
+fn openapi_document(server: &Server) -> Value {
     let answer = Http::new(server.address(), &[]).get("/openapi.json").expect("an answer");
     assert_eq!(answer.status, 200);
     answer.body
 }
 
-/// Names a real integration wherever an example names one.
-fn name_integration(value: &mut Value, integration_id: &str) {
+/// Replaces the integration ids of an example.
+fn set_integration(value: &mut Value, integration_id: &str) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
                 if name == "integration_id" {
                     *value = json!(integration_id);
                 }
-                name_integration(value, integration_id);
+                set_integration(value, integration_id);
             }
         }
         Value::Array(items) => {
-            items.iter_mut().for_each(|item| name_integration(item, integration_id));
+            items.iter_mut().for_each(|item| set_integration(item, integration_id));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// Puts a value at a place, which is made.
+/// Puts a value at a place, and creates the objects and lists on the way.
 fn put(value: &mut Value, at: &[Step], new: Value) {
     let Some((step, rest)) = at.split_first() else {
         *value = new;

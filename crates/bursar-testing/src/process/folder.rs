@@ -12,13 +12,13 @@ use super::clock::ClockFile;
 /// The binary under test. cargo builds it for the tests of its package and tells them where it is.
 ///
 /// # Panics
-/// When something else than cargo runs the test.
+/// Outside a test run by cargo.
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("CARGO_BIN_EXE_bursar");
     path.expect("CARGO_BIN_EXE_bursar, which cargo sets for the tests of bursar-server").into()
 }
 
-/// Thresholds that no test means to meet, and that many would.
+/// Thresholds that tests would otherwise exceed without intending to.
 const UNPROTECTED: [&str; 4] = [
     "BURSAR_PROTECTION_REQUESTS_PER_MINUTE",
     "BURSAR_PROTECTION_REQUESTS_PER_SECOND",
@@ -26,26 +26,26 @@ const UNPROTECTED: [&str; 4] = [
     "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
 ];
 
-/// A data folder, with settings for whatever serves it.
+/// A data folder, and the settings of the servers on it.
 pub struct Folder {
     root: TempDir,
     data: PathBuf,
     settings: Vec<(&'static str, String)>,
-    /// The clock of its servers. It begins in the middle of a month.
+    /// The clock of its servers. It starts in the middle of a month.
     pub clock: ClockFile,
 }
 
 impl Folder {
-    /// A new folder on the disk of the machine.
+    /// A new folder on disk.
     pub fn new() -> Self {
         let root = tempfile::tempdir().expect("a folder for the test");
-        // The links of the system resolved, because a traced path must be spelled as it is opened.
+        // Without symbolic links, because strace compares paths as text.
         let data = root.path().canonicalize().expect("a path").join("data");
         let clock = ClockFile::new(root.path().join("clock"));
         Self { root, data, settings: Vec::new(), clock }
     }
 
-    /// The same folder with its data somewhere else.
+    /// The same folder with its data elsewhere.
     pub fn with_data(mut self, data: PathBuf) -> Self {
         self.data = data;
         self
@@ -76,7 +76,12 @@ impl Folder {
         std::fs::read_to_string(path).expect("the operator's token").trim().to_owned()
     }
 
-    /// What the servers on this folder wrote to their logs.
+    /// The value of the operator's `Authorization` header.
+    pub fn operator_bearer(&self) -> String {
+        format!("Bearer {}", self.operator_token())
+    }
+
+    /// The log of all servers on this folder.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.beside("log")).unwrap_or_default()
     }
@@ -95,14 +100,14 @@ impl Folder {
         self.prepared(Command::new(binary()))
     }
 
-    /// The same under another program, which gets the binary as its last arguments.
+    /// The same under another program, which gets the binary and its arguments as its last ones.
     pub fn serve_under(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).arg(binary());
         self.prepared(command)
     }
 
-    /// Another command of the binary, on this folder.
+    /// A command of the binary on this folder.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         self.set_environment(&mut command);
@@ -110,12 +115,12 @@ impl Folder {
         command
     }
 
-    /// Runs another command of the binary, and answers what it printed.
+    /// Runs a command of the binary that must succeed, and returns its output.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().expect("the binary");
-        let blamed = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {blamed}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
         String::from_utf8(output.stdout).expect("a text")
     }
 
@@ -131,7 +136,7 @@ impl Folder {
     }
 
     fn set_environment(&self, command: &mut Command) {
-        // The settings of whoever runs the tests are not those of the test.
+        // The developer's environment must not configure the test.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("BURSAR_") {
                 command.env_remove(name);

@@ -1,4 +1,4 @@
-//! A client that knows what became of each request: answered whole, cut off, or never answered.
+//! An HTTP/1.1 client that tells a complete response from a truncated or missing one.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write as _};
@@ -7,31 +7,31 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// How long one read or write may take: longer than any answer, so that a test never hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout of one read or write, so that a test never hangs.
+const IO_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection that is kept open, and the headers that go with every request.
+/// A client with one kept connection and the same headers in every request.
 pub struct Http {
     address: String,
     headers: String,
     stream: Option<BufReader<TcpStream>>,
 }
 
-/// A whole answer; plain text is a JSON string.
+/// A complete response. A body of plain text is a JSON string.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub body: Value,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub enum NoAnswer {
-    /// No connection was made, so nothing was sent.
+    /// There was no connection, so nothing was sent.
     NotConnected,
-    /// The connection ended before the first byte of an answer.
+    /// The connection closed before the first byte of a response.
     Unanswered,
-    /// The connection ended in the middle of an answer.
+    /// The connection closed in the middle of a response.
     Cut(String),
 }
 
@@ -40,19 +40,19 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// What a success carries.
+    /// A field of the data of a success; null if there is none.
     pub fn data(&self, field: &str) -> &Value {
         self.body.get("data").and_then(|data| data.get(field)).unwrap_or(&Value::Null)
     }
 
-    /// The code of a failure.
+    /// The code of an error; empty for a success.
     pub fn code(&self) -> &str {
         self.body.pointer("/error/code").and_then(Value::as_str).unwrap_or_default()
     }
 }
 
 impl Http {
-    /// A client of an address, with headers for every request. It connects when it has to.
+    /// A client of an address, with headers for every request. It connects on the first request.
     pub fn new(address: &str, headers: &[(&str, &str)]) -> Self {
         let mut text = String::new();
         for (name, value) in headers {
@@ -69,7 +69,7 @@ impl Http {
         self.send("POST", path, &body.to_string())
     }
 
-    /// Posts a text that is JSON already.
+    /// Posts a JSON text.
     pub fn post_text(&mut self, path: &str, body: &str) -> Result<Answer, NoAnswer> {
         self.send("POST", path, body)
     }
@@ -78,15 +78,15 @@ impl Http {
         self.send("DELETE", path, "")
     }
 
-    /// Sends a request once; a connection that fails is not used again.
+    /// Sends a request once. A connection that fails is not used again.
     fn send(&mut self, method: &str, path: &str, body: &str) -> Result<Answer, NoAnswer> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => self.connect().ok_or(NoAnswer::NotConnected)?,
         };
         let head = self.head(method, path, body);
-        // One write, so that a request is not in two packets; and an answer may be there even if
-        // the writing failed, because the server may answer early.
+        // One write, so that the request is one packet. The server may respond early, so there may
+        // be a response even if the write fails.
         let _ = stream.get_mut().write_all(format!("{head}{body}").as_bytes());
         let (answer, keep) = read_answer(&mut stream)?;
         if keep {
@@ -97,8 +97,8 @@ impl Http {
 
     fn connect(&self) -> Option<BufReader<TcpStream>> {
         let stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(IO_TIMEOUT)).ok()?;
+        stream.set_write_timeout(Some(IO_TIMEOUT)).ok()?;
         stream.set_nodelay(true).ok()?;
         Some(BufReader::new(stream))
     }
@@ -113,7 +113,7 @@ impl Http {
         format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}{content}\r\n")
     }
 
-    /// Sends only the beginning of a request and leaves it at that.
+    /// Sends only the first half of a request.
     pub fn send_half(&mut self, path: &str, body: &Value) {
         let body = body.to_string();
         let head = self.head("POST", path, &body);
@@ -124,12 +124,12 @@ impl Http {
     }
 }
 
-/// Reads an answer, and whether the connection may be used again.
+/// Reads a response, and whether the connection can be used again.
 fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAnswer> {
     let mut line = String::new();
     match stream.read_line(&mut line) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            panic!("the server left a request unanswered for {PATIENCE:?}");
+            panic!("no response within {IO_TIMEOUT:?}");
         }
         Ok(_) | Err(_) if line.is_empty() => return Err(NoAnswer::Unanswered),
         Ok(_) | Err(_) => {}
@@ -137,7 +137,7 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
     let cut = |so_far: &str| NoAnswer::Cut(so_far.to_owned());
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| cut(&line))?;
-    let (mut length, mut keep, mut is_text, mut says_when) = (None, true, false, false);
+    let (mut length, mut keep, mut is_text, mut has_retry_after) = (None, true, false, false);
     let mut is_chunked = false;
     loop {
         let mut header = String::new();
@@ -150,13 +150,13 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
             Some(("content-type", value)) => is_text = value.trim().starts_with("text/plain"),
             Some(("transfer-encoding", value)) => is_chunked = value.trim() == "chunked",
             Some(("connection", value)) => keep = value.trim() != "close",
-            Some(("retry-after", _)) => says_when = true,
+            Some(("retry-after", _)) => has_retry_after = true,
             Some(_) => {}
             None if header.is_empty() => break,
             None => panic!("{header:?} is not a header"),
         }
     }
-    assert!(says_when || status != 503, "{line} does not say when to come again");
+    assert!(has_retry_after || status != 503, "{line} has no Retry-After");
     let body = if is_chunked {
         read_chunks(stream).ok_or_else(|| cut(&line))?
     } else {
@@ -175,7 +175,7 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> Result<(Answer, bool), NoAn
     Ok((Answer { status, body }, keep))
 }
 
-/// Reads a body that comes in chunks; nothing when it ends too early.
+/// Reads a chunked body; `None` if it is truncated.
 fn read_chunks(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {

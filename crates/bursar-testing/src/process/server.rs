@@ -1,4 +1,4 @@
-//! A running server, which ends with its guard.
+//! A running server, which is killed when its guard is dropped.
 
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -6,25 +6,24 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::folder::Folder;
-use super::http::Http;
+use super::http::{Answer, Http};
 use crate::waiting::within;
 
-/// How long a server may take to answer before the test gives up on it. What it should take is the
-/// claim of a test.
+/// The timeout of a start. Tests assert tighter limits themselves.
 const START_MAX: Duration = Duration::from_secs(30);
-/// Lines of the log that are shown when a test fails.
+/// Log lines that a failed test prints.
 const LOG_LINES: usize = 30;
 
-/// A server that answers. Dropping it kills it.
+/// A server that is ready. Dropping it kills it.
 pub struct Server {
     process: Process,
     address: String,
     log: std::path::PathBuf,
-    /// From its start until its first answer.
+    /// The time from its start to its first response.
     pub ready_after: Duration,
 }
 
-/// A process that is killed when its guard is dropped.
+/// A process. Dropping it kills it.
 pub struct Process(Child);
 
 impl Process {
@@ -36,19 +35,19 @@ impl Process {
         self.0.id()
     }
 
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("the state of a child")
     }
 
-    /// Waits for the end of the process.
+    /// Waits until the process exits.
     #[track_caller]
-    pub fn end_within(&mut self, limit: Duration) -> ExitStatus {
-        let status = within(limit, || self.ended());
-        status.unwrap_or_else(|| panic!("process {} did not end within {limit:?}", self.pid()))
+    pub fn wait_for_exit(&mut self, limit: Duration) -> ExitStatus {
+        let status = within(limit, || self.exit_status());
+        status.unwrap_or_else(|| panic!("process {} did not exit within {limit:?}", self.pid()))
     }
 
     pub fn kill(&mut self) {
-        // It may have ended already, which is as good.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -60,29 +59,29 @@ impl Drop for Process {
     }
 }
 
-/// Sends a signal, by the shell's command because the standard library knows only SIGKILL.
+/// Sends a signal through the command `kill`, because the standard library supports only SIGKILL.
 pub fn send_signal(signal: &str, pid: u32) {
     let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
     assert!(sent.expect("the command kill").success(), "{signal} was not sent to {pid}");
 }
 
 impl Server {
-    /// Starts a server and waits until it answers.
+    /// Starts a server and waits until it is ready.
     #[track_caller]
     pub fn start(folder: &Folder) -> Self {
-        Self::start_by(folder, folder.serve())
+        Self::start_with(folder, folder.serve())
     }
 
-    /// The same by another command.
+    /// Starts a server by this command and waits until it is ready.
     #[track_caller]
-    pub fn start_by(folder: &Folder, mut command: Command) -> Self {
+    pub fn start_with(folder: &Folder, mut command: Command) -> Self {
         forget_address(folder);
         let started = Instant::now();
         let mut process = Process::start(&mut command);
         let token = folder.file("operator-token");
         let found = within(START_MAX, || {
-            if let Some(status) = process.ended() {
-                panic!("the server ended with {status}:\n{}", last_lines(&folder.log()));
+            if let Some(status) = process.exit_status() {
+                panic!("the server exited with {status}:\n{}", last_lines(&folder.log()));
             }
             let address = read_address(folder)?;
             let token = std::fs::read_to_string(&token).ok()?;
@@ -92,18 +91,34 @@ impl Server {
             (answer.status == 200).then_some(address)
         });
         let address = found.unwrap_or_else(|| {
-            panic!("no answer within {START_MAX:?}:\n{}", last_lines(&folder.log()))
+            panic!("not ready within {START_MAX:?}:\n{}", last_lines(&folder.log()))
         });
         Self { process, address, log: folder.beside("log"), ready_after: started.elapsed() }
     }
 
-    /// Says that the clock is right, as an operator does after it jumped.
+    /// A client with the operator's token.
+    pub fn operator(&self, folder: &Folder) -> Http {
+        Http::new(self.address(), &[("Authorization", &folder.operator_bearer())])
+    }
+
+    /// Confirms the clock after a jump, as the operator does.
     #[track_caller]
     pub fn confirm_clock(&self, folder: &Folder) {
-        let operator = format!("Bearer {}", folder.operator_token());
-        let mut http = Http::new(self.address(), &[("Authorization", &operator)]);
-        let confirmed = http.post("/fdr/clock/confirm", &Value::Null).expect("an answer");
+        let confirmed =
+            self.operator(folder).post("/fdr/clock/confirm", &Value::Null).expect("an answer");
         assert_eq!(confirmed.status, 200, "{confirmed:?}");
+    }
+
+    /// Waits until `/health/ready` has this status; `/health/live` must be 200 meanwhile.
+    #[track_caller]
+    pub fn wait_for_readiness(&self, status: u16, limit: Duration) -> Answer {
+        let mut http = Http::new(self.address(), &[]);
+        let ready = within(limit, || {
+            let answer = http.get("/health/ready").expect("an answer");
+            (answer.status == status).then_some(answer)
+        });
+        assert_eq!(http.get("/health/live").expect("an answer").status, 200);
+        ready.unwrap_or_else(|| panic!("/health/ready is not {status} within {limit:?}"))
     }
 
     pub fn address(&self) -> &str {
@@ -114,28 +129,28 @@ impl Server {
         self.process.pid()
     }
 
-    /// Ends it with SIGKILL, as a crash would.
+    /// Kills it with SIGKILL, like a crash.
     pub fn kill(mut self) {
         self.process.kill();
     }
 
-    /// Asks it to end.
-    pub fn ask_to_end(&self) {
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
         send_signal("TERM", self.pid());
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     #[track_caller]
-    pub fn end_within(&mut self, limit: Duration) -> ExitStatus {
-        self.process.end_within(limit)
+    pub fn wait_for_exit(&mut self, limit: Duration) -> ExitStatus {
+        self.process.wait_for_exit(limit)
     }
 
-    /// Asks it to end, and expects that it does so in good order.
+    /// Terminates it, and asserts that it exits with 0.
     #[track_caller]
     pub fn stop(mut self) {
-        self.ask_to_end();
-        let status = self.end_within(Duration::from_secs(15));
-        assert_eq!(status.code(), Some(0), "a server that was asked to end");
+        self.terminate();
+        let status = self.wait_for_exit(Duration::from_secs(15));
+        assert_eq!(status.code(), Some(0), "after SIGTERM");
     }
 }
 
@@ -148,13 +163,13 @@ impl Drop for Server {
     }
 }
 
-/// Where the running server says that it listens, as `host:port`.
+/// The address that the running server wrote to its data folder, as `host:port`.
 pub fn read_address(folder: &Folder) -> Option<String> {
     let text = std::fs::read_to_string(folder.file("server-address")).ok()?;
     text.trim().strip_prefix("http://").map(str::to_owned)
 }
 
-/// Takes away what a killed server left, whose port may be another program's by now.
+/// Removes the address of a killed server, whose port another program may have by now.
 fn forget_address(folder: &Folder) {
     let _ = std::fs::remove_file(folder.file("server-address"));
 }

@@ -1,4 +1,4 @@
-//! A tenant with integrations, made over HTTP as an operator would.
+//! A tenant with integrations, created over HTTP by the operator.
 
 use serde_json::{Value, json};
 
@@ -6,11 +6,11 @@ use super::folder::Folder;
 use super::http::{Answer, Http};
 use super::server::Server;
 
-/// A tenant and its key, good for every server on the same folder.
+/// A tenant and an API key with all scopes, valid on every server on the same folder.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub id: String,
-    /// The header's value that proves this tenant.
+    /// The value of the `Authorization` header.
     pub bearer: String,
     pub integrations: Vec<String>,
 }
@@ -18,9 +18,9 @@ pub struct Tenant {
 impl Tenant {
     /// A tenant without integrations.
     pub fn new(folder: &Folder, server: &Server) -> Self {
-        let operator = format!("Bearer {}", folder.operator_token());
-        let mut http = Http::new(server.address(), &[("Authorization", &operator)]);
-        let id = made(http.post("/api/v1/tenants", &json!({"name": "a tenant"})));
+        let operator = folder.operator_bearer();
+        let id =
+            created(server.operator(folder).post("/api/v1/tenants", &json!({"name": "a tenant"})));
         let named = [("Authorization", operator.as_str()), ("X-Tenant-ID", id.as_str())];
         let mut http = Http::new(server.address(), &named);
         let key = http.post("/api/v1/keys", &json!({"name": "all", "scopes": ["*"]}));
@@ -30,14 +30,14 @@ impl Tenant {
         Self { id, bearer: format!("Bearer {secret}"), integrations: Vec::new() }
     }
 
-    /// Adds an enabled integration with a budget; 0 is none.
+    /// Adds an enabled integration with a budget; 0 means no limit.
     pub fn add_integration(&mut self, server: &Server, budget_limit_cents: u64) -> String {
         let mut http = self.client(server);
         let name = format!("integration {}", self.integrations.len());
         let create = json!({
             "name": name, "provider_type": "openai", "budget_limit_cents": budget_limit_cents
         });
-        let id = made(http.post("/api/v1/integrations", &create));
+        let id = created(http.post("/api/v1/integrations", &create));
         let enabled = http.post(&format!("/api/v1/integrations/{id}/enable"), &Value::Null);
         assert_eq!(enabled.expect("an answer").status, 200);
         self.integrations.push(id.clone());
@@ -59,8 +59,8 @@ impl Tenant {
     }
 }
 
-/// The id of what was created.
-fn made<E: std::fmt::Debug>(answer: Result<Answer, E>) -> String {
+/// The id of a created object.
+fn created<E: std::fmt::Debug>(answer: Result<Answer, E>) -> String {
     let answer = answer.expect("an answer");
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.data("id").as_str().expect("an id").to_owned()

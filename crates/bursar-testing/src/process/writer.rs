@@ -1,7 +1,7 @@
-//! A client that writes, one step after another, and remembers what it was told.
+//! A client that writes step by step, and records what the server acknowledged.
 //!
-//! A step whose answer is missing stays the next one, with the same call ids and content, as
-//! docs/guarantees.md asks of clients.
+//! A step without a response is repeated with the same call ids and content, as docs/guarantees.md
+//! requires of clients.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
@@ -13,16 +13,16 @@ use super::http::{Answer, Http, NoAnswer};
 use super::tenant::Tenant;
 use crate::chance::Chance;
 
-/// Records of a batch, when nothing else is said.
+/// The default number of records of a batch.
 const BATCH: usize = 50;
-/// What a reservation holds: five cents, and more tokens than any call of a writer takes.
+/// The estimate of a reservation: five cents, and more tokens than any call of a writer uses.
 const HELD_CENTS: i128 = 5;
 const HELD_TOKENS: i64 = 4_000;
 const NANOS_PER_CENT: i128 = 10_000_000;
-/// Longer than any test.
+/// Longer than any test runs.
 const TTL_SECONDS: u32 = 86_400;
 
-/// A client and its memory.
+/// A client, and what the server acknowledged to it.
 #[derive(Debug)]
 pub struct Writer {
     name: String,
@@ -32,15 +32,15 @@ pub struct Writer {
     batch: usize,
     calls: u64,
     steps: VecDeque<Step>,
-    /// Whether the first step may have reached a server.
+    /// Whether the first step may have been carried out.
     in_doubt: bool,
     /// Acknowledged records.
     recorded: HashMap<String, Entry>,
-    /// Acknowledged reservations that were not told to have ended.
+    /// Acknowledged reservations that have not ended as far as the writer knows.
     held: HashMap<String, Hold>,
     /// Acknowledged releases.
     released: HashSet<String>,
-    /// Steps that were repeated because their answer was missing.
+    /// The number of steps that were repeated because they had no response.
     pub repeated: usize,
 }
 
@@ -49,33 +49,33 @@ pub struct Writer {
 enum Step {
     Record(Draft),
     Batch(Vec<Draft>),
-    /// Records what is recorded already.
+    /// Repeats an acknowledged record.
     RecordAgain(Draft),
     Reserve(Draft),
     Release(Draft),
 }
 
-/// A call as the writer means it.
+/// A call to record or reserve.
 #[derive(Clone, Debug)]
 struct Draft {
     call_id: String,
     entry: Entry,
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 pub enum Outcome {
     Acknowledged,
-    /// The same for a step that changes nothing, because it repeats what was acknowledged before.
+    /// Acknowledged, for a step that repeats an acknowledged one and changes nothing.
     Confirmed,
-    /// Storage could not answer; the step is to be repeated.
+    /// 503: the step must be repeated.
     Unavailable,
-    /// There is no answer; the step is to be repeated.
+    /// No response: the step must be repeated.
     Lost(NoAnswer),
 }
 
 impl Writer {
-    /// One of a tenant's writers; its number makes its call ids its own.
+    /// A writer of a tenant. Its number makes its call ids unique.
     pub fn new(tenant: &Tenant, number: usize, seed: u64) -> Self {
         Self {
             name: format!("writer-{number}"),
@@ -102,7 +102,7 @@ impl Writer {
         (0..count).map(|number| Self::new(tenant, number, seed)).collect()
     }
 
-    /// Acknowledged records.
+    /// The number of acknowledged records.
     pub fn acknowledged(&self) -> usize {
         self.recorded.len()
     }
@@ -112,19 +112,19 @@ impl Writer {
         &self.recorded
     }
 
-    /// Writes until an answer is missing, or until it has done enough.
+    /// Writes until a response is missing, for at most `steps_max` steps.
     pub fn write(&mut self, http: &mut Http, steps_max: usize) -> Option<NoAnswer> {
         for _ in 0..steps_max {
             match self.step(http) {
                 Outcome::Acknowledged | Outcome::Confirmed => {}
-                Outcome::Unavailable => panic!("{} was told 503 by a healthy disk", self.name),
+                Outcome::Unavailable => panic!("{} got 503 from a healthy server", self.name),
                 Outcome::Lost(how) => return Some(how),
             }
         }
         None
     }
 
-    /// Sends the next step, or again the one in doubt.
+    /// Sends the next step, or repeats the one in doubt.
     pub fn step(&mut self, http: &mut Http) -> Outcome {
         if self.steps.is_empty() {
             self.plan();
@@ -164,11 +164,11 @@ impl Writer {
                 outcome
             }
             Ok(answer) if answer.status == 503 => {
-                // Nothing was promised, but it may be stored.
+                // It may be stored nevertheless.
                 self.in_doubt = true;
                 Outcome::Unavailable
             }
-            Ok(answer) => panic!("{} sent {step:?} and was answered {answer:?}", self.name),
+            Ok(answer) => panic!("{} sent {step:?} and got {answer:?}", self.name),
             Err(NoAnswer::NotConnected) => Outcome::Lost(NoAnswer::NotConnected),
             Err(how) => {
                 self.in_doubt = true;
@@ -177,7 +177,7 @@ impl Writer {
         }
     }
 
-    /// Chooses what to do next.
+    /// Chooses the next steps.
     fn plan(&mut self) {
         let draft = self.draft();
         let steps = match self.chance.below(16) {
@@ -214,29 +214,31 @@ impl Writer {
         }
     }
 
-    /// Takes note of an acknowledgement.
+    /// Records an acknowledgement.
     fn note(&mut self, step: Step, answer: &Answer) {
         match step {
             Step::Record(draft) => {
                 let expected: &[&str] =
                     if self.in_doubt { &["accepted", "duplicate"] } else { &["accepted"] };
                 let status = answer.data("status").as_str().unwrap_or_default();
-                assert!(expected.contains(&status), "{draft:?} was answered {answer:?}");
+                assert!(expected.contains(&status), "{draft:?} got {answer:?}");
                 self.note_recorded(draft);
             }
             Step::RecordAgain(draft) => {
                 assert_eq!(answer.data("status"), "duplicate", "{draft:?}: {answer:?}");
             }
             Step::Batch(drafts) => {
-                let taken = ["accepted", "duplicates"]
+                let counts = ["accepted", "duplicates"]
                     .map(|field| answer.data(field).as_u64().unwrap_or_default());
-                let of_all = (taken.iter().sum::<u64>(), taken.last() == Some(&0));
-                assert_eq!(of_all.0, drafts.len() as u64, "{answer:?}");
-                assert!(of_all.1 || self.in_doubt, "new records are duplicates: {answer:?}");
+                assert_eq!(counts.iter().sum::<u64>(), drafts.len() as u64, "{answer:?}");
+                assert!(
+                    counts.last() == Some(&0) || self.in_doubt,
+                    "new records are duplicates: {answer:?}"
+                );
                 drafts.into_iter().for_each(|draft| self.note_recorded(draft));
             }
             Step::Reserve(draft) => {
-                assert_eq!(answer.status, 201, "{draft:?} was answered {answer:?}");
+                assert_eq!(answer.status, 201, "{draft:?} got {answer:?}");
                 self.held.insert(draft.call_id.clone(), draft.hold());
             }
             Step::Release(draft) => {
@@ -251,23 +253,29 @@ impl Writer {
         self.recorded.insert(draft.call_id, draft.entry);
     }
 
-    /// Checks that a request without an answer was turned away before anything was done.
+    /// Checks that requests without a response changed nothing.
     #[track_caller]
     pub fn check_nothing_unanswered_was_done(&self, books: &Books) {
         for call_id in self.perhaps_recorded().keys() {
-            assert!(!books.entries.contains_key(*call_id), "{call_id} was stored, unanswered");
+            assert!(
+                !books.entries.contains_key(*call_id),
+                "{call_id} was stored without a response"
+            );
         }
         if let Some(draft) = self.perhaps_held() {
-            assert!(!books.holds.contains_key(&draft.call_id), "{draft:?} was held, unanswered");
+            assert!(
+                !books.holds.contains_key(&draft.call_id),
+                "{draft:?} was held without a response"
+            );
         }
     }
 
-    /// The step that may have been done without this writer being told.
+    /// The step that may have been carried out without a response.
     fn doubt(&self) -> Option<&Step> {
         self.steps.front().filter(|_| self.in_doubt)
     }
 
-    /// What may be stored besides what was acknowledged.
+    /// Records that may be stored besides the acknowledged ones.
     fn perhaps_recorded(&self) -> HashMap<&str, &Entry> {
         let drafts = match self.doubt() {
             Some(Step::Record(draft)) => std::slice::from_ref(draft),
@@ -277,7 +285,7 @@ impl Writer {
         drafts.iter().map(|draft| (draft.call_id.as_str(), &draft.entry)).collect()
     }
 
-    /// A reservation that may have ended without this writer being told.
+    /// A reservation that may have ended without a response.
     fn perhaps_ended(&self) -> Option<&str> {
         match self.doubt() {
             Some(Step::Record(draft) | Step::Release(draft)) => Some(&draft.call_id),
@@ -285,7 +293,7 @@ impl Writer {
         }
     }
 
-    /// A reservation that may be open without this writer being told.
+    /// A reservation that may be open without a response.
     fn perhaps_held(&self) -> Option<Draft> {
         match self.doubt() {
             Some(Step::Reserve(draft)) => Some(draft.clone()),
@@ -300,7 +308,7 @@ impl Draft {
         let Entry { integration, tokens_in, tokens_out, cost_nanos } = &self.entry;
         let (cents, rest) = (cost_nanos / NANOS_PER_CENT, cost_nanos % NANOS_PER_CENT);
         let mut body = String::new();
-        // By hand, because a cost is a decimal and not a float.
+        // Formatted by hand, because `serde_json` would write the cost as a float.
         write!(
             body,
             "{{\"integration_id\":\"{integration}\",\"call_id\":\"{}\",\"provider\":\"openai\",\
@@ -331,10 +339,10 @@ impl Draft {
     }
 }
 
-/// Checks that the books have what the writers were promised, once, and nothing that none of them
-/// asked for. Answers how many records were acknowledged.
+/// Checks that every acknowledged record and reservation is stored once, and that nothing else is but
+/// the steps in doubt. Returns the number of acknowledged records.
 #[track_caller]
-pub fn check_promises(writers: &[Writer], books: &Books) -> usize {
+pub fn check_acknowledged(writers: &[Writer], books: &Books) -> usize {
     let (mut entries, mut holds) = (0, 0);
     for writer in writers {
         for (call_id, entry) in &writer.recorded {
@@ -363,7 +371,7 @@ pub fn check_promises(writers: &[Writer], books: &Books) -> usize {
             assert!(!books.entries.contains_key(call_id), "{call_id} was only reserved");
         }
     }
-    assert_eq!(books.entries.len(), entries, "a record that nobody sent");
-    assert_eq!(books.holds.len(), holds, "a reservation that nobody made");
+    assert_eq!(books.entries.len(), entries, "records that no writer sent");
+    assert_eq!(books.holds.len(), holds, "reservations that no writer made");
     writers.iter().map(Writer::acknowledged).sum()
 }

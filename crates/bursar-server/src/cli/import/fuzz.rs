@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 use serde_json::value::RawValue;
 
 use super::source::Row;
@@ -48,7 +48,7 @@ fn any_arguments(choices: &mut Choices<'_>, file: &Path, format: UsageFormat) ->
     let mut some = |texts: &[&str]| {
         let some = (0..choices.below(3)).map(|_| {
             let text = choices.one_of(texts);
-            if choices.one_in(8) { choices.broken(text, WORDS) } else { text.to_owned() }
+            if choices.one_in(8) { choices.mutated(text, WORDS) } else { text.to_owned() }
         });
         some.collect::<Vec<_>>()
     };
@@ -97,13 +97,13 @@ fn a_file_comes_to_the_same_records_each_time_and_to_nothing_else() {
         let (format, texts) =
             choices.one_of(&[(UsageFormat::Csv, CSVS), (UsageFormat::Ndjson, NDJSONS)]);
         let text = choices.one_of(texts);
-        let bytes = choices.broken_bytes(text.as_bytes(), WORDS);
+        let bytes = choices.mutated_bytes(text.as_bytes(), WORDS);
         std::fs::write(&path, &bytes).expect("written");
         let arguments = any_arguments(choices, &path, format);
-        let Ok(mapping) = Mapping::new(&arguments) else { return Fate::Refused };
-        let Ok(mut rows) = Rows::open(&path, Some(format)) else { return Fate::Refused };
+        let Ok(mapping) = Mapping::new(&arguments) else { return Outcome::Refused };
+        let Ok(mut rows) = Rows::open(&path, Some(format)) else { return Outcome::Refused };
         if mapping.check_columns(rows.columns()).is_err() {
-            return Fate::Refused;
+            return Outcome::Refused;
         }
         let found = records(&mapping, &mut rows);
         assert!(rows.bytes_read() <= rows.bytes_total(), "{bytes:?}");
@@ -113,6 +113,10 @@ fn a_file_comes_to_the_same_records_each_time_and_to_nothing_else() {
         }
         let mut again = Rows::open(&path, Some(format)).expect("as before");
         assert_eq!(records(&mapping, &mut again), found);
-        if found.iter().any(|(_, record)| record.is_ok()) { Fate::Accepted } else { Fate::Refused }
+        if found.iter().any(|(_, record)| record.is_ok()) {
+            Outcome::Accepted
+        } else {
+            Outcome::Refused
+        }
     });
 }

@@ -1,8 +1,8 @@
-//! Texts that clients wrote, in cells of CSV and on terminals.
+//! Texts of clients in CSV cells and on terminals.
 
 use bursar_server::cli::terminal;
 use bursar_server::wire::csv_cell;
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 const TEXTS: &[&str] = &["", "gpt-4o", "=1+1", "'twas", "''=1", "'\"a", "two\r\nlines", "a;b\tc"];
 const WORDS: &[&str] = &[
@@ -31,11 +31,11 @@ const WORDS: &[&str] = &[
 
 fn any_text(choices: &mut Choices<'_>) -> String {
     let text = choices.one_of(TEXTS);
-    choices.broken(text, WORDS)
+    choices.mutated(text, WORDS)
 }
 
-/// Claims that a cell is harmless, and whether its text had to be changed for that.
-fn check_cell(text: &str) -> Fate {
+/// Asserts that a cell is no formula; tells whether its text was changed for that.
+fn check_cell(text: &str) -> Outcome {
     let cell = csv_cell::write(text);
     assert_eq!(csv_cell::read(&cell), *text, "{cell:?}");
     let ends = cell.replace("\r\n", "\n");
@@ -45,21 +45,21 @@ fn check_cell(text: &str) -> Fate {
         let seen = part.trim_start_matches(|c: char| c == ' ' || terminal::is_hidden(c));
         assert!(!seen.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']), "{cell:?}");
     }
-    if cell == text { Fate::Accepted } else { Fate::Refused }
+    if cell == text { Outcome::Accepted } else { Outcome::Refused }
 }
 
 #[test]
-fn a_text_comes_back_from_a_cell_that_does_no_harm() {
+fn a_csv_cell_is_harmless_and_reads_back_as_its_text() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| check_cell(&any_text(choices)));
 }
 
 #[test]
-fn texts_come_back_from_a_line_of_a_file() {
+fn texts_read_back_from_a_csv_line() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let texts: Vec<String> = (0..=choices.below(3)).map(|_| any_text(choices)).collect();
         let mut writer = csv::Writer::from_writer(Vec::new());
         let cells = texts.iter().map(|text| csv_cell::write(text).into_owned());
-        // As many names: at the start of a file a mark of its byte order is no text.
+        // One header per cell: at the start of a file a byte order mark is not text.
         writer.write_record(texts.iter().map(|_| "name")).expect("memory");
         writer.write_record(cells).expect("memory");
         let file = writer.into_inner().expect("memory");
@@ -67,23 +67,23 @@ fn texts_come_back_from_a_line_of_a_file() {
         let record = reader.records().next().expect("a line").expect("CSV");
         let read: Vec<_> = record.iter().map(|cell| csv_cell::read(cell).into_owned()).collect();
         assert_eq!(read, texts, "{}", String::from_utf8_lossy(&file));
-        if texts.len() == 1 { Fate::Accepted } else { Fate::Refused }
+        if texts.len() == 1 { Outcome::Accepted } else { Outcome::Refused }
     });
 }
 
 #[test]
-fn no_two_values_look_alike_in_a_table() {
+fn different_values_look_different_in_a_table() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (one, other) = (any_text(choices), any_text(choices));
         let (shown, beside) = (terminal::cell(&one), terminal::cell(&other));
         assert_eq!(shown == beside, one == other, "{one:?} {other:?}");
         assert!(!shown.contains(terminal::is_hidden), "{shown:?}");
-        if shown == one { Fate::Accepted } else { Fate::Refused }
+        if shown == one { Outcome::Accepted } else { Outcome::Refused }
     });
 }
 
 #[test]
-fn json_on_a_terminal_is_the_same_value() {
+fn json_escaped_for_a_terminal_is_the_same_value() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (name, text) = (any_text(choices), any_text(choices));
         let value = serde_json::json!({ name: [text, "\u{e0041}"] });
@@ -92,6 +92,6 @@ fn json_on_a_terminal_is_the_same_value() {
         assert!(!shown.contains(terminal::is_hidden), "{shown:?}");
         let read: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
         assert_eq!(read, value);
-        if json.contains('\\') { Fate::Refused } else { Fate::Accepted }
+        if json.contains('\\') { Outcome::Refused } else { Outcome::Accepted }
     });
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use bursar_server::config::error::ConfigError;
 use bursar_server::config::settings::{Config, settings};
 use bursar_server::config::values::BearerToken;
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 const EXAMPLE: &str = include_str!("../../../../../bursar.example.toml");
-/// A secret that no message may repeat.
+/// A secret that no message may contain.
 const SECRET: &str = "hush-0123456789-abcdefghij-ABCDEFGHIJ";
 const WORDS: &[&str] =
     &["[", "]", "[[", "=", "\"", "'", "'''", "#", "\n", ".", "{", "}", "1979-05-27", "0x"];
-/// Values that some setting takes.
+/// Values that are valid for some setting.
 const VALUES: &[&str] = &[
     "\"0.0.0.0:1\"",
     "1",
@@ -34,7 +34,7 @@ const VALUES: &[&str] = &[
     "{}",
 ];
 
-/// Addresses with the secret where a password is, or where one ends up that is not written well.
+/// Database addresses with the secret as password, also in malformed places.
 const ADDRESSES: &[&str] = &[
     "\"postgres://r:hush-0123456789-abcdefghij@h/b\"",
     "\"postgres://r@h/b?password=hush-0123456789-abcdefghij\"",
@@ -44,7 +44,7 @@ const ADDRESSES: &[&str] = &[
     "\"mysql://r:hush-0123456789-abcdefghij@h/b\"",
 ];
 
-/// Lines of settings, each with a value that may be wrong; secrets have the one that is looked for.
+/// A file of settings whose values may be invalid; secret settings have the secret.
 fn any_file(choices: &mut Choices<'_>) -> String {
     let settings = settings();
     let keys: Vec<&str> = settings.iter().map(|setting| setting.key).collect();
@@ -66,7 +66,7 @@ fn any_environment(choices: &mut Choices<'_>) -> Vec<(String, String)> {
     let named = (0..choices.below(3)).map(|_| {
         let name = choices.one_of(NAMES).to_owned();
         let value = choices.one_of(&["1", "10", "a:1", "", "\u{e4}", "0"]).to_owned();
-        if choices.one_in(8) { (choices.broken(&name, &["_"]), value) } else { (name, value) }
+        if choices.one_in(8) { (choices.mutated(&name, &["_"]), value) } else { (name, value) }
     });
     named.collect()
 }
@@ -84,13 +84,13 @@ fn check_bounds(config: &Config) {
 }
 
 #[test]
-fn a_configuration_works_or_the_message_names_the_setting_and_no_secret() {
+fn a_configuration_loads_or_the_error_shows_no_secret() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("bursar.toml");
     fuzz(bolero::check!(), Effort { inputs: 1_000, ..Effort::PLAIN }, |choices| {
         let text = if choices.one_in(4) { EXAMPLE.to_owned() } else { any_file(choices) };
         let is_broken = choices.one_in(3);
-        let text = if is_broken { choices.broken(&text, WORDS) } else { text };
+        let text = if is_broken { choices.mutated(&text, WORDS) } else { text };
         std::fs::write(&path, &text).expect("written");
         let environment = any_environment(choices);
         let read = Config::load(Some(&path), environment.clone().into_iter());
@@ -104,12 +104,12 @@ fn a_configuration_works_or_the_message_names_the_setting_and_no_secret() {
             }
             Err(error) => {
                 let said = error.to_string();
-                // A broken file may have the secret where a name should be.
+                // A mutated file may have the secret in the place of a name.
                 let may_quote = is_broken && !matches!(error, ConfigError::Invalid { .. });
                 assert!(may_quote || !said.contains("0123456789-abc"), "{said}");
                 assert!(!matches!(error, ConfigError::Unreadable { .. }), "{said}");
             }
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

@@ -1,10 +1,10 @@
-//! References to credentials.
+//! Credential references.
 
 use std::path::{Component, Path};
 
 use bursar_server::credentials::raw_key::contains_key;
 use bursar_server::credentials::reference::{AllowedPrefixes, ReferenceAuthor, check, scheme};
-use bursar_testing::fuzzing::{Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Effort, Outcome, fuzz};
 
 use crate::fuzz::raw_keys::KEYS;
 
@@ -17,11 +17,11 @@ const REFERENCES: &[&str] = &[
     "file:///etc/bursar/keys/openai",
     "file:///run/secrets/a",
 ];
-/// What a refusal must not repeat.
+/// A text that no refusal may contain.
 const MARK: &str = "Q7zX1kP0w";
 
 #[test]
-fn a_reference_keeps_its_grammar_and_is_never_repeated() {
+fn a_credential_reference_keeps_its_grammar_and_is_never_echoed() {
     const WORDS: &[&str] = &["/../", "/./", "//", "#", "env://", "file://", "://", MARK, "\n", "~"];
     let allowed = AllowedPrefixes {
         env: vec!["CUS_CRED_".to_owned(), "LLM_API_KEY_".to_owned()],
@@ -30,7 +30,7 @@ fn a_reference_keeps_its_grammar_and_is_never_repeated() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let reference = choices.one_of(REFERENCES);
         let words = if choices.one_in(4) { KEYS } else { WORDS };
-        let reference = choices.broken(reference, words);
+        let reference = choices.mutated(reference, words);
         let set_by = choices.one_of(&[ReferenceAuthor::Operator, ReferenceAuthor::Tenant]);
         let read = check(reference.clone(), set_by, &allowed);
         match &read {
@@ -52,6 +52,6 @@ fn a_reference_keeps_its_grammar_and_is_never_repeated() {
                 assert!(!contains_key(&shown) && !shown.contains(MARK), "{shown}");
             }
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

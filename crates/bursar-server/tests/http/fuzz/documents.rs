@@ -1,10 +1,10 @@
-//! The free objects of a request.
+//! Metadata and configurations, which are free JSON objects.
 
 use bursar_server::credentials::raw_key::{contains_key, find_key, find_secret};
 use bursar_server::wire::error::ApiError;
 use bursar_server::wire::freeform_json::{check_config, check_metadata};
 use bursar_server::wire::json_object::JsonObject;
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -46,7 +46,7 @@ const WORDS: &[&str] = &[
 fn any_object(choices: &mut Choices<'_>) -> String {
     let object = choices.one_of(OBJECTS);
     let words = if choices.one_in(4) { KEYS } else { WORDS };
-    choices.broken(object, words)
+    choices.mutated(object, words)
 }
 
 fn check_words(error: &ApiError) {
@@ -54,12 +54,12 @@ fn check_words(error: &ApiError) {
     assert!(!contains_key(&shown), "{shown}");
 }
 
-/// Claims of an object as it is stored: one line, each name once, no key in any byte of it, and what
-/// a known reader reads of the text that was sent.
+/// Asserts that a stored object is one line, has each name once and no key, and equals what
+/// `serde_json` reads from the text that was sent.
 fn check_stored(sent: &RawValue, stored: &str) {
     let read = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
-    // That reader takes the last of the members with one name, too. It cannot read a number beyond
-    // its range, which may have stood in a member that is not stored.
+    // `serde_json` takes the last member of a repeated name too. It cannot read a number beyond the
+    // range of a float, which may be in a member that is not stored.
     match serde_json::from_str::<Value>(sent.get()) {
         Ok(meant) => assert_eq!(read(stored), meant, "{stored}"),
         Err(error) => assert!(error.to_string().starts_with("number out of range"), "{error}"),
@@ -73,9 +73,9 @@ fn check_stored(sent: &RawValue, stored: &str) {
 }
 
 #[test]
-fn a_configuration_is_kept_whole_without_a_secret() {
+fn a_stored_configuration_keeps_its_value_and_has_no_secret() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
-        let Ok(raw) = RawValue::from_string(any_object(choices)) else { return Fate::Refused };
+        let Ok(raw) = RawValue::from_string(any_object(choices)) else { return Outcome::Refused };
         let read = check_config(&raw);
         match &read {
             Ok(kept) => {
@@ -86,11 +86,11 @@ fn a_configuration_is_kept_whole_without_a_secret() {
             }
             Err(error) => check_words(error),
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }
 
-/// Claims scheme, host and port and nothing else, written in one way.
+/// Asserts that an origin is scheme, host and port in normal form.
 fn check_origin(origin: &str) {
     let (scheme, rest) = origin.split_once("://").expect("a scheme");
     assert!(scheme == "http" || scheme == "https", "{origin}");
@@ -105,14 +105,14 @@ fn check_origin(origin: &str) {
 }
 
 #[test]
-fn metadata_is_kept_as_it_was_meant_without_a_key() {
+fn stored_metadata_keeps_its_value_and_has_no_key() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
-        let Ok(raw) = RawValue::from_string(any_object(choices)) else { return Fate::Refused };
+        let Ok(raw) = RawValue::from_string(any_object(choices)) else { return Outcome::Refused };
         let read = check_metadata(Some(&raw));
         match &read {
             Ok(kept) => check_stored(&raw, kept.as_deref().unwrap_or("{}")),
             Err(error) => check_words(error),
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

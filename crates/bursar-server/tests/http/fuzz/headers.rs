@@ -1,16 +1,16 @@
-//! Headers that proxies and tracing systems write: the client's address and the trace.
+//! Headers of proxies and tracing systems: the client's address and the trace.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bursar_server::http::client_address::{ClientAddress, TrustedProxies};
 use bursar_server::observe::trace::{TRACEPARENT, TRACESTATE, TraceContext};
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// Adds a header once or twice, if its bytes can be one at all.
+/// Adds a header once or twice, if its bytes are a valid value.
 fn add(choices: &mut Choices<'_>, headers: &mut HeaderMap, name: HeaderName, bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     if choices.one_in(8) {
@@ -20,15 +20,15 @@ fn add(choices: &mut Choices<'_>, headers: &mut HeaderMap, name: HeaderName, byt
 }
 
 #[test]
-fn a_trace_is_taken_over_whole_or_not_at_all() {
+fn a_trace_is_continued_whole_or_not_at_all() {
     const STATES: &[&str] =
         &["rojo=00f067aa0ba902b7,congo=t61rcWkgMzE", "a=1, b@c/d*e-f_g=2 3 ,,\t3x=4", "k=v"];
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let mut headers = HeaderMap::new();
-        let parent = choices.broken_bytes(PARENT.as_bytes(), &["-", "ff-", "cc-", TRACE, "00"]);
+        let parent = choices.mutated_bytes(PARENT.as_bytes(), &["-", "ff-", "cc-", TRACE, "00"]);
         add(choices, &mut headers, TRACEPARENT, &parent);
         let state = choices.one_of(STATES);
-        let state = choices.broken_bytes(state.as_bytes(), &["=", ",", "a=1", "@", "\t"]);
+        let state = choices.mutated_bytes(state.as_bytes(), &["=", ",", "a=1", "@", "\t"]);
         add(choices, &mut headers, TRACESTATE, &state);
         let context = TraceContext::of(&headers);
         let (trace_id, span_id) = (context.trace_id().to_string(), context.span_id().to_string());
@@ -40,16 +40,16 @@ fn a_trace_is_taken_over_whole_or_not_at_all() {
         let is_taken = known.and_then(|known| known.get(3..35)) == Some(trace_id.as_bytes());
         let state = child.get(TRACESTATE);
         assert!(state.is_none_or(|state| state.len() <= 512 && is_taken), "{state:?}");
-        // What is passed on is what the next server takes over.
+        // The header that is passed on parses to the same trace.
         let next = TraceContext::of(&child);
         assert_eq!(next.trace_id().to_string(), trace_id);
         assert_eq!(next.child_headers().get(TRACESTATE), state);
-        if is_taken { Fate::Accepted } else { Fate::Refused }
+        if is_taken { Outcome::Accepted } else { Outcome::Refused }
     });
 }
 
 #[test]
-fn a_client_is_its_peer_or_an_address_that_proxies_name() {
+fn a_clients_address_is_its_peer_or_forwarded_by_a_trusted_proxy() {
     const HOPS: &[&str] = &[
         "198.51.100.1, 10.0.0.2",
         "127.0.0.1, 198.51.100.1:4711, 10.0.0.3 ,10.0.0.2",
@@ -61,12 +61,12 @@ fn a_client_is_its_peer_or_an_address_that_proxies_name() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let mut headers = HeaderMap::new();
         let hops = choices.one_of(HOPS);
-        let hops = choices.broken_bytes(hops.as_bytes(), &[",", "10.0.0.7", "::", "[", "]", "%1"]);
+        let hops = choices.mutated_bytes(hops.as_bytes(), &[",", "10.0.0.7", "::", "[", "]", "%1"]);
         add(choices, &mut headers, HeaderName::from_static("x-forwarded-for"), &hops);
         let peer = IpAddr::V4(Ipv4Addr::new(choices.one_of(&[10, 10, 11]), 0, 0, 1));
         let ClientAddress(client) = ClientAddress::of(peer, &headers, &trusted);
         if client == peer {
-            return Fate::Refused;
+            return Outcome::Refused;
         }
         assert!(trusted.contains(peer), "{peer} is believed");
         assert_eq!(client, client.to_canonical());
@@ -80,7 +80,7 @@ fn a_client_is_its_peer_or_an_address_that_proxies_name() {
             address.is_ok_and(|address| address.to_canonical() == client)
         });
         assert!(is_named, "{client} is not in {hops}");
-        Fate::Accepted
+        Outcome::Accepted
     });
 }
 
@@ -96,19 +96,19 @@ fn a_network_contains_its_own_address() {
     ];
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let network = choices.one_of(NETWORKS);
-        let text = choices.broken(network, &["/", ".", ":", "/33", "255", "::"]);
+        let text = choices.mutated(network, &["/", ".", ":", "/33", "255", "::"]);
         let read = TrustedProxies::try_from(vec![text.clone()]);
         match &read {
             Ok(trusted) => {
                 let address = text.split('/').next().unwrap_or_default();
                 let address: IpAddr = address.parse().unwrap_or_else(|_| panic!("{text}"));
-                // A wider network than all of IPv4, written as a part of IPv6, has no address of it.
+                // A mapped network wider than all of IPv4 contains no IPv4 address.
                 let length = text.split_once('/').and_then(|(_, length)| length.parse::<u8>().ok());
                 let is_wide = address != address.to_canonical() && length.is_some_and(|at| at < 96);
                 assert!(trusted.contains(address) || is_wide, "{text}");
             }
             Err(problem) => assert!(problem.contains(&format!("{text:?}")), "{problem}"),
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

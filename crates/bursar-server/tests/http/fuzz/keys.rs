@@ -1,8 +1,8 @@
-//! API keys and integration keys as they are presented.
+//! The format of API keys and integration keys.
 
 use bursar_core::{IntegrationId, KeyId, TenantId};
 use bursar_server::auth::secret::{KeyPrefix, Secret};
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 fn any_number(choices: &mut Choices<'_>) -> i64 {
     1 + (choices.integer() & ((1 << 59) - 1))
@@ -13,24 +13,24 @@ fn any_digits(choices: &mut Choices<'_>) -> Secret {
 }
 
 #[test]
-fn an_api_key_says_whose_it_is_and_a_broken_one_nothing() {
+fn an_api_key_parses_to_its_prefix_and_an_altered_one_does_not() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let tenant_id = TenantId::from_number(any_number(choices)).expect("in range");
         let key_id = KeyId::from_number(any_number(choices)).expect("in range");
         let digits = any_digits(choices);
         let prefix = KeyPrefix { tenant_id, integration_id: None, key_id };
         let made = prefix.with_digits(&digits);
-        let text = choices.broken(made.expose(), &["_", "bur_", ":"]);
+        let text = choices.mutated(made.expose(), &["_", "bur_", ":"]);
         let read = KeyPrefix::of_api_key(&text);
         assert_eq!(read, (text == made.expose()).then_some(prefix), "{text}");
         assert!(made.expose().starts_with(&prefix.to_string()));
         assert_eq!(KeyPrefix::of_integration_key(&text), None);
-        if read.is_some() { Fate::Accepted } else { Fate::Refused }
+        if read.is_some() { Outcome::Accepted } else { Outcome::Refused }
     });
 }
 
 #[test]
-fn an_integration_key_says_whose_it_is_and_a_broken_one_nothing() {
+fn an_integration_key_parses_to_its_prefix_and_an_altered_one_does_not() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let tenant_id = TenantId::from_number(any_number(choices)).expect("in range");
         let integration_id = IntegrationId::from_number(any_number(choices));
@@ -38,11 +38,11 @@ fn an_integration_key_says_whose_it_is_and_a_broken_one_nothing() {
         let digits = any_digits(choices);
         let prefix = KeyPrefix { tenant_id, integration_id, key_id };
         let made = prefix.with_digits(&digits);
-        let text = choices.broken(made.expose(), &["_", ":", "bur_"]);
+        let text = choices.mutated(made.expose(), &["_", ":", "bur_"]);
         let read = KeyPrefix::of_integration_key(&text);
         assert_eq!(read, (text == made.expose()).then_some(prefix), "{text}");
         assert!(made.expose().starts_with(&prefix.to_string()));
         assert_eq!(KeyPrefix::of_api_key(&text), None);
-        if read.is_some() { Fate::Accepted } else { Fate::Refused }
+        if read.is_some() { Outcome::Accepted } else { Outcome::Refused }
     });
 }

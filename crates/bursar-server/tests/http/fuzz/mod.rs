@@ -1,25 +1,24 @@
-//! Fuzz targets: whatever comes in from outside is read as what it says, or refused in words that
-//! are documented, and the server goes on.
+//! Fuzz targets: every input is either read correctly or refused with a documented error, and the
+//! server keeps running.
 //!
-//! Parsers that are private have their targets beside them (`src/import/fuzz.rs`). An ordinary run
-//! takes the same few inputs each time; with `BURSAR_PROVE=1` each target takes new ones for a
-//! while.
+//! The targets of private parsers are beside them (`src/cli/import/fuzz.rs`). An ordinary run takes
+//! the same few inputs each time; with `BURSAR_PROVE=1` each target runs longer and takes new ones.
 
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
 
-mod answers;
 mod cells;
+mod compressed;
 mod configurations;
 mod credentials;
 mod documents;
 mod headers;
 mod instants;
 mod keys;
-mod packed;
 mod raw_keys;
 mod records;
 mod requests;
+mod responses;
 mod routes;
 mod server;
 mod sockets;

@@ -1,10 +1,10 @@
-//! The scanner that keeps keys out of what is stored and shown.
+//! The scanner for raw keys.
 
 use bursar_server::credentials::raw_key::{contains_key, find_key, find_secret, redact};
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 use serde_json::json;
 
-/// A key of each form.
+/// A key of each format.
 pub(crate) const KEYS: &[&str] = &[
     "sk-abcdefghijklmnopqrst",
     "sk-proj-a-b_c-abcdefghijklmnop",
@@ -54,38 +54,38 @@ fn any_text(choices: &mut Choices<'_>) -> String {
         _ => choices.one_of(PARTS),
     });
     let text: String = parts.collect();
-    if choices.one_in(3) { choices.broken(&text, PARTS) } else { text }
+    if choices.one_in(3) { choices.mutated(&text, PARTS) } else { text }
 }
 
 #[test]
-fn no_key_is_left_and_nothing_else_is_touched() {
+fn redaction_removes_every_key_and_nothing_else() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let text = any_text(choices);
         let clean = redact(&text);
         assert_eq!(clean.is_some(), contains_key(&text), "{text}");
         assert_eq!(find_key(&json!({ "a": [text] })).is_some(), contains_key(&text), "{text}");
         assert!(!contains_key(&text) || find_secret(&json!([text])).is_some(), "{text}");
-        let Some(clean) = clean else { return Fate::Refused };
+        let Some(clean) = clean else { return Outcome::Refused };
         assert!(!contains_key(&clean), "{text} became {clean}");
         let mut rest = text.as_str();
         for kept in clean.split("[redacted]") {
             let found = rest.split_once(kept).map(|(_, rest)| rest);
             rest = found.unwrap_or_else(|| panic!("{kept} is not in this order in {text}"));
         }
-        Fate::Accepted
+        Outcome::Accepted
     });
 }
 
 #[test]
-fn a_key_between_other_words_is_found() {
+fn a_key_within_other_text_is_found() {
     const APART: &[&str] = &[" ", "\"", "/", "=", ",", "\n", "\u{e4}", "(", "'", "@"];
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let key = choices.one_of(KEYS);
         let (before, after) = (choices.one_of(APART), choices.one_of(APART));
         let text = format!("{}{before}{key}{after}{}", any_text(choices), any_text(choices));
         let clean = redact(&text).unwrap_or_else(|| panic!("{key} is not found in {text}"));
-        // Behind a letter, where nobody would write one, the same text is no key.
+        // Directly behind a letter the same text is not taken for a key.
         assert!(clean.matches(key).count() < text.matches(key).count(), "{clean}");
-        if clean == "[redacted]" { Fate::Refused } else { Fate::Accepted }
+        if clean == "[redacted]" { Outcome::Refused } else { Outcome::Accepted }
     });
 }

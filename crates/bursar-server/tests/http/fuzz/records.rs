@@ -1,18 +1,18 @@
-//! Usage records: what is accepted says what was sent and keeps the documented bounds; a refusal
-//! never repeats a key.
+//! Usage records: an accepted record has the values that were sent, within the documented limits; a
+//! refusal never contains a key.
 
 use std::collections::BTreeMap;
 
 use bursar_core::{IntegrationId, Nanos, Usage, is_control};
 use bursar_server::api::telemetry::usage_record::{CheckedRecord, check_record};
 use bursar_server::credentials::raw_key::contains_key;
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::fuzz::raw_keys::KEYS;
 
-/// Fields of records that are accepted, with values that are and values that are not.
+/// Fields of records with valid and invalid values.
 const FIELDS: &[(&str, &[&str])] = &[
     ("call_id", &["\"call-1\"", "\"\u{e4}\"", "\"a/b?c\"", "\"\""]),
     ("provider", &["\"openai\"", "\"anthropic\"", "\"\\u0000\""]),
@@ -45,7 +45,7 @@ fn integration_id() -> IntegrationId {
     IntegrationId::from_number(1_763_600_000_000_007).expect("in range")
 }
 
-/// A value that the field may have, or now and then one that it should not.
+/// A value for a field, sometimes invalid.
 fn any_value(choices: &mut Choices<'_>, values: &[&str]) -> String {
     match choices.below(24) {
         0 => choices.one_of(values).to_owned(),
@@ -78,10 +78,10 @@ fn any_record(choices: &mut Choices<'_>) -> String {
         }
     }
     let text = format!("{{{}}}", fields.join(","));
-    if choices.one_in(3) { choices.broken(&text, WORDS) } else { text }
+    if choices.one_in(3) { choices.mutated(&text, WORDS) } else { text }
 }
 
-/// Claims the bounds that docs/api.md gives.
+/// Asserts the limits of docs/api.md.
 fn check_bounds(usage: &Usage) {
     let of = |text: &str, most: usize| {
         assert!((1..=most).contains(&text.chars().count()), "{text}");
@@ -117,14 +117,14 @@ fn check_bounds(usage: &Usage) {
     }
 }
 
-/// Claims that a known reader reads the same.
+/// Asserts that `serde_json` reads the same values.
 fn check_meaning(text: &str, usage: &Usage) {
     let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).expect("an object");
     let value = |field: &str| {
         let raw = fields.get(field).map_or("null", |raw| raw.get());
         serde_json::from_str::<Value>(raw).expect("JSON")
     };
-    // Cleaned labels are shown elsewhere; here those that need no cleaning lead back.
+    // Only labels that need no cleaning are compared; other tests cover cleaning.
     let clean = |field: &str| {
         let label = value(field).as_str().unwrap_or_default().trim().to_owned();
         label.replace(is_control, "\u{fffd}")
@@ -149,7 +149,7 @@ fn check_meaning(text: &str, usage: &Usage) {
 }
 
 #[test]
-fn a_record_means_what_it_says_and_a_refusal_repeats_no_key() {
+fn a_record_keeps_its_values_and_a_refusal_shows_no_key() {
     let effort = Effort { seconds: 15, ..Effort::PLAIN };
     fuzz(bolero::check!(), effort, |choices| {
         let text = any_record(choices);
@@ -172,6 +172,6 @@ fn a_record_means_what_it_says_and_a_refusal_repeats_no_key() {
                 assert!(matches!(error.code().status().as_u16(), 400 | 404 | 422), "{shown}");
             }
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

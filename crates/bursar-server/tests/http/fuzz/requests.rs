@@ -1,4 +1,4 @@
-//! Bodies of the routes that manage things, read into their types.
+//! Bodies of management routes, parsed into their types.
 
 use bursar_server::api::integrations::integration::{IntegrationCreate, IntegrationUpdate};
 use bursar_server::api::keys::create_key::KeyCreate;
@@ -7,14 +7,14 @@ use bursar_server::credentials::raw_key::contains_key;
 use bursar_server::wire::body::parse;
 use bursar_server::wire::error::ApiError;
 use bursar_server::wire::error_code::ErrorCode;
-use bursar_testing::fuzzing::{Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Effort, Outcome, fuzz};
 
 use crate::fuzz::raw_keys::KEYS;
 
-/// Reads a body as one type.
+/// Parses a body into one type.
 type Read = fn(&str) -> Result<(), ApiError>;
 
-/// Bodies that are read, and as what.
+/// Bodies with their parsers.
 const BODIES: &[(&str, Read)] = &[
     (r#"{"name":"a"}"#, |text| parse::<TenantCreate>(text).map(drop)),
     (r#"{"name":"k","scopes":["telemetry:*"],"expires_at":"2027-01-01T00:00:00Z"}"#, |text| {
@@ -34,11 +34,11 @@ const WORDS: &[&str] =
     &["\"", "\\\"", "{", "[", "]", ",", ":", "null", "\"name\":", "1e400", "\"x\":1,"];
 
 #[test]
-fn a_body_is_read_or_the_refusal_says_where_it_is_wrong() {
+fn a_body_is_read_or_refused_with_a_documented_error() {
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
         let (text, read) = choices.one_of(BODIES);
         let words = if choices.one_in(2) { KEYS } else { WORDS };
-        let text = choices.broken(text, words);
+        let text = choices.mutated(text, words);
         let read = read(&text);
         if let Err(error) = &read {
             let shown = serde_json::to_string(error).expect("JSON");
@@ -48,6 +48,6 @@ fn a_body_is_read_or_the_refusal_says_where_it_is_wrong() {
             assert!(of_bodies.contains(&error.code()), "{shown}");
             assert!(!error.message().is_empty());
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

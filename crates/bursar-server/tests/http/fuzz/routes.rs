@@ -1,17 +1,17 @@
-//! Requests to every route: whatever is asked, in whatever order, is answered as documented, and
-//! the ledger is right afterwards.
+//! Random requests to every route: each response is documented, and the ledger is consistent
+//! afterwards.
 
 use std::io::Write;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 use serde_json::Value;
 
-use crate::fuzz::answers::{HIDDEN, check_answer};
 use crate::fuzz::raw_keys::KEYS;
+use crate::fuzz::responses::{HIDDEN, check_response};
 use crate::fuzz::server::{Known, METRICS_TOKEN, OPERATOR_TOKEN, Reply, Server};
 
-/// A method, a path, the bodies and the parameters that it takes. `{...}` stands for what is known.
+/// A method, a path, and its bodies and query parameters. `{...}` is a placeholder.
 type Route = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
 
 const PAGED: &[&str] = &["offset", "limit"];
@@ -38,7 +38,7 @@ const LARGE: &str = r#"{"integration_id":"{integration}","call_id":"{call}","pro
     "latency_ms":1000000000,"policy_result":"blocked","occurred_at":"2026-02-28T23:59:59.5Z"}"#;
 const HELD: &str = r#"{"integration_id":"{integration}","call_id":"{call}","estimated_tokens":100,
     "estimated_cost_cents":10,"ttl_seconds":60}"#;
-const ASKED: &str = r#"{"integration_id":"{integration}","estimated_cost_cents":0.5}"#;
+const CHECK: &str = r#"{"integration_id":"{integration}","estimated_cost_cents":0.5}"#;
 
 const ROUTES: &[Route] = &[
     ("POST", "/api/v1/telemetry/llm-usage", &[RECORD, LARGE], &[]),
@@ -47,8 +47,8 @@ const ROUTES: &[Route] = &[
     ("POST", "/api/v1/enforcement/reservations/{call}/extend", &[r#"{"ttl_seconds":9}"#, ""], &[]),
     ("DELETE", "/api/v1/enforcement/reservations/{call}", &[""], &[]),
     ("GET", "/api/v1/enforcement/reservations", &[""], &["offset", "limit", "integration_id"]),
-    ("POST", "/api/v1/enforcement/check", &[ASKED, "{}"], &[]),
-    ("POST", "/api/v1/enforcement/batch", &[r#"{"requests":[{asked},{asked}]}"#], &[]),
+    ("POST", "/api/v1/enforcement/check", &[CHECK, "{}"], &[]),
+    ("POST", "/api/v1/enforcement/batch", &[r#"{"requests":[{check},{check}]}"#], &[]),
     ("GET", "/api/v1/enforcement/status", &[""], &["integration_id"]),
     (
         "GET",
@@ -102,7 +102,7 @@ const ROUTES: &[Route] = &[
     ("GET", "/nowhere", &[""], &[]),
 ];
 
-/// Parameters with values that some route takes.
+/// Query parameters with values that are valid on some route.
 const PARAMETERS: &[(&str, &[&str])] = &[
     ("offset", &["0", "1", "10000", "1000000", "4294967296"]),
     ("limit", &["1", "2", "100", "1000", "0"]),
@@ -150,7 +150,7 @@ const WORDS: &[&str] = &[
     "\"metadata\":{\"a\":1},",
 ];
 
-/// What is known of one server, which grows.
+/// The ids and cursors of a server that requests can name; responses add to them.
 struct World {
     known: Known,
     ids: Vec<String>,
@@ -158,17 +158,17 @@ struct World {
 }
 
 impl World {
-    /// Puts what is known in the place of what stands for it.
+    /// Replaces the placeholders of a text.
     fn fill(&self, choices: &mut Choices<'_>, text: &str) -> String {
         let mut text = text.to_owned();
-        // Not for ever: what is put in may have another name in it.
+        // Bounded, because a value may contain another placeholder.
         for _ in 0..24 {
             let Some((before, rest)) = text.split_once('{') else { break };
             let Some((name, after)) = rest.split_once('}') else { break };
             let calls = ["c-1", "c-2", "c-3", "\u{e4}"];
             let value = match name {
                 "record" => choices.one_of(&[RECORD, LARGE, "[]"]).replace('{', "\u{1}"),
-                "asked" => ASKED.replace('{', "\u{1}"),
+                "check" => CHECK.replace('{', "\u{1}"),
                 "hidden" => HIDDEN.to_owned(),
                 "tenant" => choices.one_of(&self.known.tenants),
                 "integration" => choices.one_of(&self.known.integrations),
@@ -182,7 +182,7 @@ impl World {
         text.replace('\u{1}', "{").replace('\u{2}', "}")
     }
 
-    /// Remembers what an answer names.
+    /// Remembers the ids and the cursor of a response.
     fn learn(&mut self, path: &str, reply: &Reply) {
         let text = |pointer: &str| reply.json.pointer(pointer).and_then(Value::as_str);
         if let Some(id) = text("/data/id").or_else(|| text("/data/0/id")) {
@@ -204,23 +204,23 @@ impl World {
             let (name, values) = known.copied().unwrap_or_else(|| choices.one_of(PARAMETERS));
             let value = choices.one_of(values);
             let value = self.fill(choices, value);
-            let value = if choices.one_in(8) { choices.broken(&value, WORDS) } else { value };
+            let value = if choices.one_in(8) { choices.mutated(&value, WORDS) } else { value };
             let sign = if number == 0 { '?' } else { '&' };
             uri += &format!("{sign}{name}={}", encode(&value));
         }
-        if choices.one_in(12) { choices.broken(&uri, WORDS) } else { uri }
+        if choices.one_in(12) { choices.mutated(&uri, WORDS) } else { uri }
     }
 
     fn any_body(&self, choices: &mut Choices<'_>, route: &Route) -> Vec<u8> {
         let (_, _, bodies, _) = route;
         let body = choices.one_of(bodies);
         let text = self.fill(choices, body);
-        // What is broken may have a value in the place of a name, which may be told.
+        // A mutation may turn a secret value into a field name, which errors may quote.
         if body.contains("{hidden}") || !choices.one_in(3) {
             return text.into_bytes();
         }
         let words = if choices.one_in(4) { KEYS } else { WORDS };
-        let broken = choices.broken_bytes(text.as_bytes(), words);
+        let broken = choices.mutated_bytes(text.as_bytes(), words);
         let Ok(broken_text) = std::str::from_utf8(&broken) else { return broken };
         self.fill(choices, broken_text).into_bytes()
     }
@@ -239,23 +239,24 @@ impl World {
             _ => Vec::new(),
         };
         if choices.one_in(12) {
-            named.push(("x-aos-key", choices.broken(key, &["bur_"])));
+            named.push(("x-aos-key", choices.mutated(key, &["bur_"])));
         }
         if choices.one_in(4) {
             let types = ["application/json", "application/json; charset=utf-8", "text/plain", ""];
             named.push(("content-type", choices.one_of(&types).to_owned()));
         }
         if choices.one_in(8) {
-            named.push(("x-request-id", choices.broken("req-1", &[" "])));
+            named.push(("x-request-id", choices.mutated("req-1", &[" "])));
             let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-            named.push(("traceparent", choices.broken(trace, &["-"])));
-            named.push(("tracestate", choices.broken("a=1,b=2", &["=", ","])));
+            named.push(("traceparent", choices.mutated(trace, &["-"])));
+            named.push(("tracestate", choices.mutated("a=1,b=2", &["=", ","])));
         }
         let is_broken = choices.one_in(16);
         let mut headers = HeaderMap::new();
         for (name, value) in named {
             let bytes = value.as_bytes();
-            let bytes = if is_broken { choices.broken_bytes(bytes, WORDS) } else { bytes.to_vec() };
+            let bytes =
+                if is_broken { choices.mutated_bytes(bytes, WORDS) } else { bytes.to_vec() };
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 headers.append(HeaderName::from_static(name), value);
             }
@@ -264,7 +265,7 @@ impl World {
     }
 }
 
-/// A value as it may stand in a query.
+/// Percent-encodes a value for a query.
 fn encode(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
     let encoded = text.bytes().map(|byte| match plain(&byte) {
@@ -274,14 +275,18 @@ fn encode(text: &str) -> String {
     encoded.collect()
 }
 
-fn pack(bytes: &[u8]) -> Vec<u8> {
+fn compress(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).expect("packed");
-    encoder.finish().expect("packed")
+    encoder.write_all(bytes).expect("compressed");
+    encoder.finish().expect("compressed")
 }
 
-/// Sends one request; nothing when it cannot even be written down.
-async fn send_any(choices: &mut Choices<'_>, server: &Server, world: &mut World) -> Option<Fate> {
+/// Sends one request; `None` if its parts are not valid HTTP.
+async fn send_any(
+    choices: &mut Choices<'_>,
+    server: &Server,
+    world: &mut World,
+) -> Option<Outcome> {
     let route = choices.one_of(ROUTES);
     let others = [route.0, "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW"];
     let method = if choices.one_in(12) { choices.one_of(&others) } else { route.0 };
@@ -291,26 +296,26 @@ async fn send_any(choices: &mut Choices<'_>, server: &Server, world: &mut World)
     let mut body = world.any_body(choices, &route);
     if choices.one_in(12) {
         headers.insert("content-encoding", HeaderValue::from_static("gzip"));
-        body = if choices.one_in(4) { body } else { pack(&body) };
+        body = if choices.one_in(4) { body } else { compress(&body) };
     }
     let reply = server.send(method.clone(), uri.clone(), headers, body).await;
-    check_answer(&method, uri.path(), &reply);
+    check_response(&method, uri.path(), &reply);
     world.learn(uri.path(), &reply);
-    Some(if reply.status.is_success() { Fate::Accepted } else { Fate::Refused })
+    Some(if reply.status.is_success() { Outcome::Accepted } else { Outcome::Refused })
 }
 
 #[test]
-fn whatever_is_asked_is_answered_as_documented_and_the_ledger_is_right_afterwards() {
+fn random_requests_get_documented_responses_and_keep_the_ledger_consistent() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let effort = Effort { inputs: 40, seconds: 60, bytes_max: 8_192 };
     fuzz(bolero::check!(), effort, |choices| {
         runtime.block_on(async {
             let server = Server::new();
-            let known = server.furnish().await;
+            let known = server.create_known().await;
             let (ids, cursors) = (known.integrations.clone(), vec!["x".to_owned()]);
             let mut world = World { known, ids, cursors };
-            let mut last = Fate::Refused;
+            let mut last = Outcome::Refused;
             for _ in 0..1 + choices.below(40) {
                 match choices.below(12) {
                     0 => server.advance(choices.one_of(&[1, 61, 3_600, 86_400, 31 * 86_400])),
@@ -318,7 +323,7 @@ fn whatever_is_asked_is_answered_as_documented_and_the_ledger_is_right_afterward
                     _ => last = send_any(choices, &server, &mut world).await.unwrap_or(last),
                 }
             }
-            server.end().await;
+            server.close_and_verify().await;
             last
         })
     });

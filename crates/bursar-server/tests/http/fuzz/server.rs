@@ -1,4 +1,4 @@
-//! A server without sockets over a store in a folder of its own, with callers of each kind.
+//! A server without sockets, over a store in its own folder, with credentials of each kind.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,17 +22,16 @@ pub(crate) const OPERATOR_TOKEN: &str = "operator-token-of-the-fuzzer";
 pub(crate) const METRICS_TOKEN: &str = "metrics-token-of-the-fuzzer";
 pub(crate) const SECRET_KEY: &str = "secret-key-of-the-fuzzer-32-bytes";
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
-    /// The body as JSON, if it is.
+    /// The body as JSON; null if it is not JSON.
     pub(crate) json: Value,
 }
 
-/// The server.
 pub(crate) struct Server {
     app: App,
     router: Router,
@@ -42,7 +41,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A new one; it is noon on 14 March 2026.
+    /// A server whose clock starts at noon on 14 March 2026.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let environment = [
@@ -63,7 +62,6 @@ impl Server {
         Self { app, router, now, database, folder }
     }
 
-    /// What listeners serve.
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
     }
@@ -72,7 +70,7 @@ impl Server {
         self.now.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
 
-    /// Does what a running server does every second.
+    /// Runs the jobs that the server runs every second.
     pub(crate) async fn tick(&self) {
         self.app.ledger.sweep().await.expect("swept");
         self.app.decision_log.write(&self.app.ledger).await.expect("written");
@@ -97,7 +95,7 @@ impl Server {
         Reply { status: parts.status, headers: parts.headers, body, json }
     }
 
-    /// What the operator makes on a tenant: the text at a place of the answer's data.
+    /// Creates a resource of a tenant as the operator; returns a field of the response.
     async fn make(&self, tenant_id: &str, path: &str, body: Value, field: &str) -> String {
         let mut headers = bearer(OPERATOR_TOKEN);
         if !tenant_id.is_empty() {
@@ -109,8 +107,8 @@ impl Server {
         text.unwrap_or_else(|| panic!("{path} answers {}", reply.body)).to_owned()
     }
 
-    /// Two tenants, and what one of them has.
-    pub(crate) async fn furnish(&self) -> Known {
+    /// Creates two tenants, and integrations and keys of the first.
+    pub(crate) async fn create_known(&self) -> Known {
         let tenant = self.make("", "/tenants", json!({ "name": "a" }), "id").await;
         let other = self.make("", "/tenants", json!({ "name": "b" }), "id").await;
         let limited = json!({
@@ -135,8 +133,8 @@ impl Server {
         Known { tenants: vec![tenant, other], integrations, api_key, small_key, integration_key }
     }
 
-    /// Ends it, and claims that all totals are the sums of their entries.
-    pub(crate) async fn end(self) {
+    /// Closes the server and asserts that all totals are the sums of their entries.
+    pub(crate) async fn close_and_verify(self) {
         let Self { app, database, folder, .. } = self;
         app.ledger.close().await;
         let verified = SqliteStore::verify(&database).expect("a database").expect("a count");
@@ -145,18 +143,18 @@ impl Server {
     }
 }
 
-/// What is there to be named in a request.
+/// The ids and credentials that requests can use.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) tenants: Vec<String>,
-    /// One with limits, one without, and one of another tenant.
+    /// An integration with limits, one without, and one of the other tenant.
     pub(crate) integrations: Vec<String>,
     pub(crate) api_key: String,
     pub(crate) small_key: String,
     pub(crate) integration_key: String,
 }
 
-/// The header of a bearer.
+/// The headers of a bearer token.
 pub(crate) fn bearer(token: &str) -> HeaderMap {
     let value = HeaderValue::try_from(format!("Bearer {token}")).expect("a header");
     [(header::AUTHORIZATION, value)].into_iter().collect()

@@ -1,5 +1,5 @@
-//! Any bytes on a connection, over the real accept loop: each answer has a status that is
-//! documented, and the next client is served as if nothing had been.
+//! Arbitrary bytes on a connection, over the real accept loop: each response has a documented
+//! status, and the next client is served.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,20 +12,20 @@ use bursar_server::http::request_extensions::ListenerKind;
 use bursar_server::http::tls::{Certificates, TlsFiles};
 use bursar_server::http::{Listener, listen, serve};
 use bursar_server::wire::error_code::ErrorCode;
-use bursar_testing::frames::{flag, frame, get, head, kind, opening};
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::frames::{flag, frame, get, head, kind, preface};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 use crate::fuzz::server::Server;
 
-/// How long one answer may take: longer than any does, so that a test never hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long the server may take before the client says that nothing more comes.
+/// The timeout of a response, so that a test never hangs.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client waits for the server before it closes its side of the connection.
 const GRACE: Duration = Duration::from_millis(20);
-/// Connections of one run: the system keeps each one's ports for a minute.
+/// Connections of one run: the system keeps the port of each for a minute.
 const CONNECTIONS_MAX: u64 = 8_000;
-/// The threads of the servers, whose panics nobody else would see.
+/// The name of the servers' threads, whose panics are counted.
 const THREAD: &str = "fuzzed-server";
 
 const REQUESTS: &[&str] = &[
@@ -60,11 +60,11 @@ const WORDS: &[&str] = &[
 fn any_http1(choices: &mut Choices<'_>) -> Vec<u8> {
     let count = 1 + choices.below(3);
     let requests: String = (0..count).map(|_| choices.one_of(REQUESTS)).collect();
-    choices.broken_bytes(requests.as_bytes(), WORDS)
+    choices.mutated_bytes(requests.as_bytes(), WORDS)
 }
 
 fn any_http2(choices: &mut Choices<'_>) -> Vec<u8> {
-    let mut bytes = opening();
+    let mut bytes = preface();
     for _ in 0..choices.below(6) {
         let stream = choices.one_of(&[1, 3, 0, 2, 5, u32::MAX]);
         let post = head("POST", "/api/v1/tenants", &[("content-length", "2")]);
@@ -72,17 +72,17 @@ fn any_http2(choices: &mut Choices<'_>) -> Vec<u8> {
             0 => get(stream, "/health/live", &[]),
             1 => frame(kind::HEADERS, flag::END_HEADERS, stream, &post),
             2 => frame(kind::DATA, flag::END_STREAM, stream, b"{}"),
-            3 => frame(kind::RESET, 0, stream, &[0, 0, 0, 8]),
+            3 => frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]),
             4 => frame(kind::PING, 0, 0, &[7; 8]),
             5 => frame(kind::CONTINUATION, flag::END_HEADERS, stream, &post),
-            6 => frame(kind::GO_AWAY, 0, 0, &[0; 8]),
+            6 => frame(kind::GOAWAY, 0, 0, &[0; 8]),
             _ => frame(choices.byte(), choices.byte(), stream, &[choices.byte(); 5]),
         });
     }
-    choices.broken_bytes(&bytes, &["\0\0\0", "\u{1}", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+    choices.mutated_bytes(&bytes, &["\0\0\0", "\u{1}", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
 }
 
-/// What a port of TLS may get: a greeting that breaks off, or plain HTTP.
+/// Input of a TLS port: a truncated ClientHello or plain HTTP.
 fn any_tls(choices: &mut Choices<'_>) -> Vec<u8> {
     const GREETING: &[u8] =
         b"\x16\x03\x01\x00\x31\x01\x00\x00\x2d\x03\x03abcdefghijklmnopqrstuvwxyz\
@@ -90,11 +90,11 @@ fn any_tls(choices: &mut Choices<'_>) -> Vec<u8> {
     if choices.one_in(4) {
         any_http1(choices)
     } else {
-        choices.broken_bytes(GREETING, &["\x16\x03"])
+        choices.mutated_bytes(GREETING, &["\x16\x03"])
     }
 }
 
-/// Servers over sockets, in this process.
+/// Servers on sockets in this process.
 struct Front {
     runtime: Runtime,
     plain: SocketAddr,
@@ -115,13 +115,13 @@ impl Front {
             let listener = runtime.block_on(listen("127.0.0.1:0")).expect("a port");
             let address = listener.local_addr().expect("an address");
             let router = server.router();
-            let entrances = vec![Listener { socket: listener, router, kind: ListenerKind::Public }];
-            let (end, asked) = oneshot::channel::<()>();
+            let listeners = vec![Listener { socket: listener, router, kind: ListenerKind::Public }];
+            let (end, ended) = oneshot::channel::<()>();
             ends.push(end);
-            let asked = async {
-                let _ = asked.await;
+            let ended = async {
+                let _ = ended.await;
             };
-            runtime.spawn(serve(entrances, config.server.limits(), certificates, asked));
+            runtime.spawn(serve(listeners, config.server.limits(), certificates, ended));
             address
         };
         let (plain, tls) = (open(None), open(Some(Arc::new(certificates()))));
@@ -130,7 +130,7 @@ impl Front {
 
     fn close(self) {
         self.ends.into_iter().for_each(drop);
-        self.runtime.shutdown_timeout(PATIENCE);
+        self.runtime.shutdown_timeout(RESPONSE_TIMEOUT);
     }
 }
 
@@ -144,26 +144,26 @@ fn certificates() -> Certificates {
     Certificates::load(files).expect("a pair")
 }
 
-/// Sends bytes on a connection of their own, and reads to its end, whatever way it ends.
+/// Sends bytes on a new connection and reads until it ends, cleanly or not.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("a connection");
     let mut ended = false;
     stream.set_read_timeout(Some(GRACE)).expect("a timeout");
-    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-    // The server may end it before all is sent.
+    stream.set_write_timeout(Some(RESPONSE_TIMEOUT)).expect("a timeout");
+    // The server may close the connection before everything is sent.
     let _ = stream.write_all(bytes);
     let (mut answer, mut part) = (Vec::new(), [0; 16 * 1024]);
     loop {
         match stream.read(&mut part) {
             Ok(0) => return answer,
             Ok(read) => answer.extend_from_slice(part.get(..read).unwrap_or_default()),
-            // The server waits for more, which does not come.
+            // The server waits for more input.
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
                     && !ended =>
             {
                 ended = true;
-                stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                stream.set_read_timeout(Some(RESPONSE_TIMEOUT)).expect("a timeout");
                 let _ = stream.shutdown(Shutdown::Write);
             }
             Err(error) => {
@@ -175,7 +175,7 @@ fn exchange(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The statuses of all answers in what a server sent.
+/// The statuses of all responses in the bytes that a server sent.
 fn statuses(answer: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(answer);
     let starts = text.match_indices("HTTP/1.").map(|(at, _)| at + "HTTP/1.1 ".len());
@@ -193,7 +193,7 @@ fn check_statuses(sent: &[u8], statuses: &[u16]) {
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Counts the panics of server threads, which would otherwise only end a connection.
+/// Counts panics of server threads, which only end a connection.
 fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -208,7 +208,7 @@ fn count_panics() {
 }
 
 #[test]
-fn no_bytes_bring_the_front_door_down() {
+fn arbitrary_bytes_get_documented_responses_and_crash_nothing() {
     count_panics();
     let server = Server::new();
     let front = Front::open(&server);
@@ -216,7 +216,7 @@ fn no_bytes_bring_the_front_door_down() {
     let effort = Effort { inputs: 100, seconds: 20, bytes_max: 1_024 };
     fuzz(bolero::check!(), effort, |choices| {
         if connections.fetch_add(2, Ordering::Relaxed) > CONNECTIONS_MAX {
-            return Fate::Refused;
+            return Outcome::Refused;
         }
         let (address, bytes) = match choices.below(8) {
             0..=3 => (front.plain, any_http1(choices)),
@@ -228,9 +228,9 @@ fn no_bytes_bring_the_front_door_down() {
         let next = "GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         assert_eq!(statuses(&exchange(front.plain, next.as_bytes())), [200]);
         assert_eq!(PANICS.load(Ordering::SeqCst), 0);
-        if found.contains(&200) { Fate::Accepted } else { Fate::Refused }
+        if found.contains(&200) { Outcome::Accepted } else { Outcome::Refused }
     });
     front.close();
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(server.end());
+    runtime.block_on(server.close_and_verify());
 }

@@ -4,7 +4,7 @@
 use bursar_core::{IntegrationId, Timestamp};
 use bursar_server::api::telemetry::usage_record::check_record;
 use bursar_server::wire::timestamps;
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 /// A value of a record, apart from its spelling.
 enum Value {
@@ -202,6 +202,6 @@ fn a_record_is_the_same_in_any_spelling() {
             }
             [Ok(_), Err(error)] | [Err(error), Ok(_)] => panic!("{error:?}\n{one}\n{other}"),
         }
-        Fate::of(&read[0])
+        Outcome::of(&read[0])
     });
 }

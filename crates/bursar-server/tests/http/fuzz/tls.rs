@@ -1,12 +1,12 @@
-//! Certificates and keys as files.
+//! Files with certificates and keys.
 
 use std::time::Duration;
 
 use bursar_server::http::tls::{Certificates, TlsError, TlsFiles};
-use bursar_testing::fuzzing::{Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Effort, Outcome, fuzz};
 
 #[test]
-fn a_pair_is_taken_or_the_message_names_the_file_and_not_its_content() {
+fn a_certificate_and_key_load_or_the_error_names_the_file_and_no_content() {
     const WORDS: &[&str] =
         &["-----BEGIN CERTIFICATE-----\n", "-----END PRIVATE KEY-----\n", "-----", "=", "A", "\n"];
     let folder = tempfile::tempdir().expect("a folder");
@@ -19,9 +19,9 @@ fn a_pair_is_taken_or_the_message_names_the_file_and_not_its_content() {
         reload_every: Duration::from_secs(10),
     };
     fuzz(bolero::check!(), Effort { inputs: 200, ..Effort::PLAIN }, |choices| {
-        let broken = choices.broken_bytes(certificate.as_bytes(), WORDS);
+        let broken = choices.mutated_bytes(certificate.as_bytes(), WORDS);
         std::fs::write(&files.certificate, broken).expect("written");
-        let broken = choices.broken_bytes(key.as_bytes(), WORDS);
+        let broken = choices.mutated_bytes(key.as_bytes(), WORDS);
         std::fs::write(&files.key, broken).expect("written");
         let read = Certificates::load(files.clone());
         if let Err(error) = &read {
@@ -29,6 +29,6 @@ fn a_pair_is_taken_or_the_message_names_the_file_and_not_its_content() {
             assert!(!matches!(error, TlsError::Unreadable { .. }), "{said}");
             assert!(said.contains(".pem") && !said.contains(&secret), "{said}");
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }

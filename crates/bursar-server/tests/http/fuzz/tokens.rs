@@ -1,16 +1,16 @@
-//! Tokens of people, each broken in some places, and signed claims of any kind.
+//! Mutated tokens of people, and signed tokens with arbitrary claims.
 
 use bursar_core::{Day, TenantId, Timestamp};
 use bursar_server::auth::oidc::{Issuers, PersonError, TokenRefusal};
 use bursar_server::config::settings::Config;
 use bursar_server::http::outbound::Outbound;
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 use bursar_testing::oidc::issuer::TestIssuer;
 use bursar_testing::oidc::signer::Signer;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 
-/// A server that trusts one issuer, whose key it has already.
+/// A server that trusts one issuer and has fetched its key.
 struct World {
     issuers: Issuers,
     url: String,
@@ -52,30 +52,30 @@ impl World {
 }
 
 #[test]
-fn a_token_that_was_changed_anywhere_proves_nobody() {
+fn a_token_changed_anywhere_is_refused() {
     let world = World::new();
     let good = world.key.token(&world.claims());
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
-        let token = choices.broken(&good, &[".", "..", "=", "e30", "bm9uZQ"]);
+        let token = choices.mutated(&good, &[".", "..", "=", "e30", "bm9uZQ"]);
         let proved = world.prove(&token);
         assert_eq!(proved.is_ok(), token == good, "{token}");
         assert_ne!(proved, Err(PersonError::KeysUnavailable), "{token}");
-        Fate::of(&proved)
+        Outcome::of(&proved)
     });
 }
 
 #[test]
-fn whatever_an_issuer_signs_is_a_person_or_a_refusal() {
+fn any_signed_token_is_a_person_or_a_refusal() {
     let world = World::new();
     let header = json!({ "alg": "EdDSA", "kid": "a" }).to_string();
     let claims = world.claims().to_string();
     let words = ["\"exp\":", "\"nbf\":", "\"aud\":", "\"crit\":[]", "[", "]", "{", "}", ",", "1e9"];
     fuzz(bolero::check!(), Effort::PLAIN, |choices: &mut Choices<'_>| {
-        let mut part = |text: &str| choices.broken(text, &words);
+        let mut part = |text: &str| choices.mutated(text, &words);
         let token = world.key.token_of(&part(&header), &part(&claims));
         let proved = world.prove(&token);
         assert_ne!(proved, Err(PersonError::KeysUnavailable), "{token}");
         assert_ne!(proved, Err(PersonError::Refused(TokenRefusal::Signature)), "{token}");
-        Fate::of(&proved)
+        Outcome::of(&proved)
     });
 }

@@ -1,10 +1,10 @@
-//! People of tenants, as tokens prove them: real issuers on this machine, tokens that the test
-//! signs, and a clock that is a parameter.
+//! Tokens of people, against real issuers on this machine. The tests sign the tokens; the time is a
+//! parameter.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "a field that is not there fails the test")]
 
-mod life;
+mod jwks_cache;
 mod outbound;
 mod tokens;
 
@@ -17,7 +17,7 @@ use bursar_server::http::outbound::Outbound;
 use rustls::RootCertStore;
 use serde_json::{Value, json};
 
-/// Noon on 14 March 2026, and so many seconds more.
+/// This many seconds after noon on 14 March 2026.
 pub(crate) fn noon(seconds: u32) -> Timestamp {
     Day::from_civil(2026, 3, 14).unwrap().start().plus_seconds(43_200 + seconds)
 }
@@ -26,31 +26,31 @@ pub(crate) fn tenant(number: i64) -> TenantId {
     TenantId::from_number(number).unwrap()
 }
 
-/// An issuer of tenant 7 as the operator writes it.
-pub(crate) fn written(url: &str) -> Value {
+/// The configuration of an issuer of tenant 7.
+pub(crate) fn issuer_config(url: &str) -> Value {
     json!({ "issuer": url, "audience": "bursar", "tenant": tenant(7).to_string() })
 }
 
-/// How long tokens may be valid.
+/// The maximal lifetime of a token.
 pub(crate) const TOKEN_SECONDS_MAX: u32 = 86_400;
 
-/// Issuers as they are configured.
-pub(crate) fn configured(list: &[Value]) -> IssuerList {
+/// The issuers of a configuration.
+pub(crate) fn issuer_list(list: &[Value]) -> IssuerList {
     let setting = ("BURSAR_OIDC_ISSUERS".to_owned(), json!(list).to_string());
     Config::load(None, std::iter::once(setting)).unwrap().oidc.issuers
 }
 
-/// The same, trusted, by a client that waits long enough on a busy machine.
+/// Issuers that are trusted, with a deadline that suffices on a busy machine.
 pub(crate) fn trusted(list: &[Value]) -> Issuers {
     trusted_within(list, Duration::from_secs(60))
 }
 
 pub(crate) fn trusted_within(list: &[Value], deadline: Duration) -> Issuers {
     let outbound = Outbound::new(RootCertStore::empty(), deadline).unwrap();
-    Issuers::new(configured(list), TOKEN_SECONDS_MAX, outbound)
+    Issuers::new(issuer_list(list), TOKEN_SECONDS_MAX, outbound)
 }
 
-/// Claims that are good for ten minutes from noon.
+/// Claims that are valid for ten minutes from noon.
 pub(crate) fn claims(url: &str) -> Value {
     json!({
         "iss": url,
@@ -62,7 +62,7 @@ pub(crate) fn claims(url: &str) -> Value {
     })
 }
 
-/// The same with another value of a claim; null takes it out.
+/// The claims with another value of one; null removes it.
 pub(crate) fn with(mut claims: Value, name: &str, value: Value) -> Value {
     if value.is_null() {
         claims.as_object_mut().unwrap().remove(name);

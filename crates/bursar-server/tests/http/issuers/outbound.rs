@@ -1,4 +1,4 @@
-//! Requests that leave the server, by TLS and without.
+//! Outbound requests, with and without TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::issuers::{TOKEN_SECONDS_MAX, claims, configured, noon, written};
+use crate::issuers::{TOKEN_SECONDS_MAX, claims, issuer_config, issuer_list, noon};
 
-/// An issuer that speaks TLS as `localhost`, and its certificate.
+/// An issuer that serves TLS as `localhost`, and its certificate.
 async fn tls_issuer(keys: &[&Signer]) -> (TestIssuer, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
@@ -55,12 +55,12 @@ fn client(trusted: Option<CertificateDer<'static>>) -> Outbound {
 }
 
 #[tokio::test]
-async fn an_issuer_is_asked_by_tls_when_its_certificate_is_trusted() {
+async fn keys_are_fetched_over_tls_only_with_a_trusted_certificate() {
     let key = Signer::p256("a");
     let (issuer, certificate) = tls_issuer(&[&key]).await;
     let token = key.token(&claims(&issuer.url));
     let prove = async |trusted: Option<CertificateDer<'static>>| {
-        let list = configured(&[written(&issuer.url)]);
+        let list = issuer_list(&[issuer_config(&issuer.url)]);
         let issuers = Issuers::new(list, TOKEN_SECONDS_MAX, client(trusted));
         issuers.prove(&token, noon(0)).await
     };
@@ -69,10 +69,10 @@ async fn an_issuer_is_asked_by_tls_when_its_certificate_is_trusted() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_other_end_is_an_error_and_no_wait() {
+async fn a_refused_connection_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let asked = client(None).get_json::<Value>(&WebUrl::parse(&url).unwrap(), 1_024).await;
-    assert!(matches!(asked, Err(OutboundError::Unreachable(_))), "{asked:?}");
+    let response = client(None).get_json::<Value>(&WebUrl::parse(&url).unwrap(), 1_024).await;
+    assert!(matches!(response, Err(OutboundError::Unreachable(_))), "{response:?}");
 }

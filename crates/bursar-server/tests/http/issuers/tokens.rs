@@ -1,13 +1,13 @@
-//! What a token must be.
+//! Validation of tokens.
 
 use bursar_server::auth::access::Role;
 use bursar_server::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
-use bursar_testing::oidc::issuer::{KEYS, Says, TestIssuer};
+use bursar_testing::oidc::issuer::{KEYS, Reply, TestIssuer};
 use bursar_testing::oidc::signer::{Signer, message};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::issuers::{claims, noon, tenant, trusted, with, written};
+use crate::issuers::{claims, issuer_config, noon, tenant, trusted, with};
 
 /// An issuer of tenant 7 with a key of each kind, and a server that trusts it.
 struct World {
@@ -20,14 +20,14 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        Self::written(|issuer| issuer).await
+        Self::with_config(|issuer| issuer).await
     }
 
-    /// The same with another configuration.
-    async fn written(change: impl Fn(Value) -> Value) -> Self {
+    /// An issuer whose configuration is changed by a function.
+    async fn with_config(change: impl Fn(Value) -> Value) -> Self {
         let (rsa, p256, ed25519) = (Signer::rsa("r"), Signer::p256("p"), Signer::ed25519("e"));
         let issuer = TestIssuer::new(&[&rsa, &p256, &ed25519]).await;
-        let issuers = trusted(&[change(written(&issuer.url))]);
+        let issuers = trusted(&[change(issuer_config(&issuer.url))]);
         Self { issuer, rsa, p256, ed25519, issuers }
     }
 
@@ -39,13 +39,13 @@ impl World {
         self.issuers.prove(token, noon(0)).await
     }
 
-    /// What becomes of a token with another value of a claim.
+    /// The result of a token with another value of one claim.
     async fn prove_with(&self, name: &str, value: Value) -> Result<Person, PersonError> {
         self.prove(&self.ed25519.token(&with(self.claims(), name, value))).await
     }
 
-    /// The same for a claim that must be refused.
-    async fn refuses(&self, name: &str, value: Value, refusal: TokenRefusal) {
+    /// Asserts that the value of a claim is refused.
+    async fn check_refused(&self, name: &str, value: Value, refusal: TokenRefusal) {
         let proved = self.prove_with(name, value.clone()).await;
         assert_eq!(proved, Err(PersonError::Refused(refusal)), "{name}: {value}");
     }
@@ -69,11 +69,11 @@ async fn a_token_of_each_algorithm_proves_its_person() {
         let proved = world.prove(&signer.token(&world.claims())).await;
         assert_eq!(proved.as_ref(), Ok(&person), "{}", signer.algorithm());
     }
-    assert_eq!(world.issuer.asked(KEYS), 1);
+    assert_eq!(world.issuer.request_count(KEYS), 1);
 }
 
 #[tokio::test]
-async fn no_other_algorithm_proves_anything() {
+async fn other_algorithms_are_refused() {
     let world = World::new().await;
     let claims = world.claims().to_string();
     for algorithm in ["none", "None", "NONE", "", "HS256", "RS384", "PS256", "ES384", "rs256"] {
@@ -89,7 +89,7 @@ async fn no_other_algorithm_proves_anything() {
 }
 
 #[tokio::test]
-async fn a_public_key_is_no_shared_secret() {
+async fn a_public_key_is_not_accepted_as_a_shared_secret() {
     use base64::Engine;
     let world = World::new().await;
     for signer in [&world.rsa, &world.p256, &world.ed25519] {
@@ -122,7 +122,7 @@ async fn an_algorithm_must_fit_its_key() {
 }
 
 #[tokio::test]
-async fn a_token_is_three_parts_of_plain_base64_with_objects_in_them() {
+async fn a_malformed_token_is_refused() {
     let world = World::new().await;
     let good = world.ed25519.token(&world.claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();
@@ -149,7 +149,7 @@ async fn a_token_is_three_parts_of_plain_base64_with_objects_in_them() {
 }
 
 #[tokio::test]
-async fn a_name_that_comes_twice_is_refused() {
+async fn duplicate_names_in_a_token_are_refused() {
     let world = World::new().await;
     let header = json!({ "alg": "EdDSA", "kid": "e" }).to_string();
     let claims = world.claims().to_string();
@@ -171,7 +171,7 @@ async fn a_name_that_comes_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn a_header_cannot_ask_for_more() {
+async fn a_token_header_cannot_supply_a_key_or_critical_extensions() {
     let world = World::new().await;
     let claims = world.claims().to_string();
     let eve = Signer::ed25519("e");
@@ -203,7 +203,7 @@ async fn a_header_cannot_ask_for_more() {
 }
 
 #[tokio::test]
-async fn what_someone_else_signed_is_refused() {
+async fn a_signature_by_another_key_is_refused() {
     let world = World::new().await;
     let (eve, of_eve) = (Signer::ed25519("e"), Signer::ed25519("of eve"));
     assert_eq!(world.prove(&eve.token(&world.claims())).await, refused(TokenRefusal::Signature));
@@ -217,48 +217,48 @@ async fn what_someone_else_signed_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_without_a_key_id_is_for_an_issuer_with_one_key() {
+async fn a_token_without_a_key_id_needs_an_issuer_with_one_key() {
     let world = World::new().await;
     let header = json!({ "alg": "EdDSA" }).to_string();
     let token = world.ed25519.token_of(&header, &world.claims().to_string());
     assert_eq!(world.prove(&token).await, refused(TokenRefusal::Key));
-    world.issuer.says(KEYS, Says::keys(&[&world.ed25519]));
-    let issuers = trusted(&[written(&world.issuer.url)]);
+    world.issuer.set_reply(KEYS, Reply::keys(&[&world.ed25519]));
+    let issuers = trusted(&[issuer_config(&world.issuer.url)]);
     assert!(issuers.prove(&token, noon(0)).await.is_ok());
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_not_trusted_is_never_asked() {
+async fn an_untrusted_issuer_is_never_contacted() {
     let world = World::new().await;
     let stranger = TestIssuer::new(&[&world.ed25519]).await;
     let token = world.ed25519.token(&claims(&stranger.url));
     assert_eq!(world.prove(&token).await, refused(TokenRefusal::Issuer));
     for other in [world.issuer.url.clone() + "/", world.issuer.url.to_uppercase(), String::new()] {
-        world.refuses("iss", json!(other), TokenRefusal::Issuer).await;
+        world.check_refused("iss", json!(other), TokenRefusal::Issuer).await;
     }
     for wrong in [json!(null), json!(5), json!([world.issuer.url])] {
-        world.refuses("iss", wrong, TokenRefusal::Claim("iss")).await;
+        world.check_refused("iss", wrong, TokenRefusal::Claim("iss")).await;
     }
-    let asked = [&stranger, &world.issuer].map(|issuer| issuer.asked(KEYS));
-    assert_eq!(asked, [0, 0]);
+    let requests = [&stranger, &world.issuer].map(|issuer| issuer.request_count(KEYS));
+    assert_eq!(requests, [0, 0]);
 }
 
 #[tokio::test]
-async fn a_token_must_be_meant_for_this_server() {
+async fn a_token_needs_the_audience_of_this_server() {
     let world = World::new().await;
     for meant in [json!("bursar"), json!(["bursar"]), json!(["other", "bursar"])] {
         assert!(world.prove_with("aud", meant.clone()).await.is_ok(), "{meant}");
     }
     for other in [json!("other"), json!("Bursar"), json!(""), json!([]), json!(["other"])] {
-        world.refuses("aud", other, TokenRefusal::Audience).await;
+        world.check_refused("aud", other, TokenRefusal::Audience).await;
     }
     for wrong in [json!(null), json!(5), json!({ "bursar": 1 }), json!(["bursar", 5])] {
-        world.refuses("aud", wrong, TokenRefusal::Claim("aud")).await;
+        world.check_refused("aud", wrong, TokenRefusal::Claim("aud")).await;
     }
 }
 
 #[tokio::test]
-async fn a_token_is_good_from_when_to_when_it_says_and_a_minute_around() {
+async fn exp_and_nbf_apply_with_a_minute_of_leeway() {
     let world = World::new().await;
     let at = |seconds: i64| json!(noon(0).second() + seconds);
     for expires in [at(1), at(0), at(-59), json!(noon(0).second() as f64 - 58.5), at(86_460)] {
@@ -273,18 +273,18 @@ async fn a_token_is_good_from_when_to_when_it_says_and_a_minute_around() {
         json!(-1e300),
         json!(i64::MIN),
     ] {
-        world.refuses("exp", expires, TokenRefusal::Expired).await;
+        world.check_refused("exp", expires, TokenRefusal::Expired).await;
     }
     for begins in [at(60), at(0), at(-1_000_000), json!(0), json!(1.5), json!(-1)] {
         assert!(world.prove_with("nbf", begins.clone()).await.is_ok(), "{begins}");
     }
     for begins in [at(61), json!(noon(60).second() as f64 + 0.5), json!(1e300), json!(u64::MAX)] {
-        world.refuses("nbf", begins, TokenRefusal::NotYet).await;
+        world.check_refused("nbf", begins, TokenRefusal::NotYet).await;
     }
     for name in ["exp", "nbf"] {
         let text = json!(noon(0).second().to_string());
         for wrong in [json!(null), text, json!(true)] {
-            world.refuses(name, wrong, TokenRefusal::Claim(name)).await;
+            world.check_refused(name, wrong, TokenRefusal::Claim(name)).await;
         }
         for wrong in [json!([noon(0).second()]), json!({})] {
             assert!(world.prove_with(name, wrong).await.is_err());
@@ -293,7 +293,7 @@ async fn a_token_is_good_from_when_to_when_it_says_and_a_minute_around() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_good_for_longer_than_a_day_is_refused() {
+async fn a_token_with_a_lifetime_over_a_day_is_refused() {
     let world = World::new().await;
     let lived = async |issued: Option<i64>, expires: Value| {
         let issued = issued.map_or(Value::Null, |seconds| json!(noon(0).second() + seconds));
@@ -303,13 +303,13 @@ async fn a_token_that_is_good_for_longer_than_a_day_is_refused() {
     let at = |seconds: i64| json!(noon(0).second() + seconds);
     let too_long = Err(PersonError::Refused(TokenRefusal::Lifetime(86_400)));
     for (issued, expires, expected) in [
-        // From when it was issued, however much of that is over.
+        // Counted from `iat`, even if most of the lifetime is over.
         (Some(0), at(86_400), Ok(())),
         (Some(0), at(86_401), too_long),
         (Some(-86_000), at(400), Ok(())),
         (Some(-86_000), at(401), too_long),
         (Some(-30 * 86_400), at(600), too_long),
-        // From now, when it does not say or says what has not come, a minute around.
+        // Counted from now if `iat` is missing or in the future, with a minute of leeway.
         (None, at(86_460), Ok(())),
         (None, at(86_461), too_long),
         (Some(60), at(86_460), Ok(())),
@@ -330,7 +330,7 @@ async fn a_token_that_is_good_for_longer_than_a_day_is_refused() {
 }
 
 #[tokio::test]
-async fn a_person_who_is_named_like_a_key_is_refused() {
+async fn a_subject_that_looks_like_a_key_is_refused() {
     let world = World::new().await;
     for subject in [
         "sk-proj-abcdefghijklmnopqrst",
@@ -338,14 +338,14 @@ async fn a_person_who_is_named_like_a_key_is_refused() {
         "bur_operator_0123456789abcdef0123456789abcdef",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij",
     ] {
-        world.refuses("sub", json!(subject), TokenRefusal::Subject).await;
+        world.check_refused("sub", json!(subject), TokenRefusal::Subject).await;
         let said = PersonError::Refused(TokenRefusal::Subject).to_string();
         assert!(said.contains("(sub) looks like a key") && !said.contains(subject), "{said}");
     }
 }
 
 #[tokio::test]
-async fn a_token_names_a_person() {
+async fn a_token_needs_a_valid_subject() {
     let world = World::new().await;
     for subject in ["a", "a b", "auth0|507f1f77", "ä", &"x".repeat(255), &"ä".repeat(255)] {
         let proved = world.prove_with("sub", json!(subject)).await;
@@ -354,12 +354,12 @@ async fn a_token_names_a_person() {
     for wrong in
         [json!(null), json!(""), json!(5), json!("x".repeat(256)), json!("a\nb"), json!("a\u{0}")]
     {
-        world.refuses("sub", wrong, TokenRefusal::Claim("sub")).await;
+        world.check_refused("sub", wrong, TokenRefusal::Claim("sub")).await;
     }
 }
 
 #[tokio::test]
-async fn a_token_names_a_role() {
+async fn a_token_needs_a_known_role() {
     let world = World::new().await;
     for (named, role) in [
         (json!("admin"), Role::Admin),
@@ -382,13 +382,13 @@ async fn a_token_names_a_role() {
         json!(true),
         json!({ "admin": true }),
     ] {
-        world.refuses("bursar_role", wrong, TokenRefusal::Role).await;
+        world.check_refused("bursar_role", wrong, TokenRefusal::Role).await;
     }
 }
 
 #[tokio::test]
-async fn roles_may_be_found_deeper_and_be_called_otherwise() {
-    let world = World::written(|issuer| {
+async fn the_role_claim_and_its_values_are_configurable() {
+    let world = World::with_config(|issuer| {
         let issuer = with(issuer, "role_claim", json!("realm_access.roles"));
         let issuer = with(issuer, "admin_value", json!("bursar-admin"));
         with(issuer, "viewer_value", json!("bursar-reader"))
@@ -397,29 +397,29 @@ async fn roles_may_be_found_deeper_and_be_called_otherwise() {
     let roles = json!({ "roles": ["uma_authorization", "bursar-reader"] });
     let proved = world.prove_with("realm_access", roles).await;
     assert_eq!(proved.map(|person| person.role), Ok(Role::Viewer));
-    world.refuses("realm_access", json!({ "roles": ["admin"] }), TokenRefusal::Role).await;
-    world.refuses("realm_access", json!("bursar-admin"), TokenRefusal::Role).await;
+    world.check_refused("realm_access", json!({ "roles": ["admin"] }), TokenRefusal::Role).await;
+    world.check_refused("realm_access", json!("bursar-admin"), TokenRefusal::Role).await;
 }
 
 #[tokio::test]
-async fn an_issuer_of_one_tenant_names_no_other() {
+async fn an_issuer_of_one_tenant_cannot_name_another() {
     let (own, other) = (tenant(7).to_string(), tenant(8).to_string());
     let world = World::new().await;
     assert!(world.prove_with("bursar_tenant", json!(own)).await.is_ok());
     for named in [json!(other), json!("acme"), json!(7), json!([own]), json!("")] {
-        world.refuses("bursar_tenant", named, TokenRefusal::Tenant).await;
+        world.check_refused("bursar_tenant", named, TokenRefusal::Tenant).await;
     }
-    let asks = World::written(|issuer| with(issuer, "tenant_claim", json!("org.id"))).await;
+    let asks = World::with_config(|issuer| with(issuer, "tenant_claim", json!("org.id"))).await;
     let proved = asks.prove_with("org", json!({ "id": own })).await;
     assert_eq!(proved.map(|person| person.tenant_id), Ok(tenant(7)));
     for named in [json!(null), json!({}), json!({ "id": other }), json!({ "id": null })] {
-        asks.refuses("org", named, TokenRefusal::Tenant).await;
+        asks.check_refused("org", named, TokenRefusal::Tenant).await;
     }
 }
 
 #[tokio::test]
-async fn an_issuer_of_several_tenants_names_one_each_time() {
-    let world = World::written(|issuer| {
+async fn an_issuer_of_several_tenants_must_name_one() {
+    let world = World::with_config(|issuer| {
         with(with(issuer, "tenant", Value::Null), "tenant_claim", json!("org"))
     })
     .await;
@@ -428,16 +428,16 @@ async fn an_issuer_of_several_tenants_names_one_each_time() {
         assert_eq!(proved.map(|person| person.tenant_id), Ok(tenant(number)));
     }
     for wrong in [json!(null), json!(7), json!("acme"), json!([tenant(7).to_string()])] {
-        world.refuses("org", wrong, TokenRefusal::Tenant).await;
+        world.check_refused("org", wrong, TokenRefusal::Tenant).await;
     }
 }
 
 #[tokio::test]
-async fn an_issuers_key_is_good_for_that_issuer_only() {
+async fn an_issuers_key_is_valid_only_for_that_issuer() {
     let (one, two) = (Signer::ed25519("a"), Signer::ed25519("b"));
     let (first, second) = (TestIssuer::new(&[&one]).await, TestIssuer::new(&[&two]).await);
-    let of_eight = with(written(&second.url), "tenant", json!(tenant(8).to_string()));
-    let issuers = trusted(&[written(&first.url), of_eight]);
+    let of_eight = with(issuer_config(&second.url), "tenant", json!(tenant(8).to_string()));
+    let issuers = trusted(&[issuer_config(&first.url), of_eight]);
     let prove = async |token: String| issuers.prove(&token, noon(0)).await;
     let own = prove(two.token(&claims(&second.url))).await;
     assert_eq!(own.map(|person| person.tenant_id), Ok(tenant(8)));

@@ -1,7 +1,7 @@
-//! Whether what came back, and what was taken, is what the OpenAPI document says.
+//! Checks every request and response of the tests against the OpenAPI document.
 //!
-//! Every answer of every test passes here. Answers are held to more than the document promises to
-//! clients: a field that is not documented fails, or new fields would go undocumented.
+//! Responses are checked more strictly than the document promises to clients: a field that is not
+//! documented fails, so that every new field gets documented.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
@@ -11,7 +11,7 @@ use bursar_server::openapi;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-/// The document, its answers closed against fields that it does not know.
+/// The schemas of the document, with unknown fields forbidden.
 static STRICT: LazyLock<Value> = LazyLock::new(|| {
     let mut components = openapi::document()["components"]["schemas"].clone();
     for schema in components.as_object_mut().unwrap().values_mut() {
@@ -26,20 +26,20 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// What a reference leads to, or the value itself.
+/// The target of a reference, or the value itself.
 pub(crate) fn follow(value: &'static Value) -> &'static Value {
     let reference = value["$ref"].as_str().unwrap_or("#");
     let pointer = reference.trim_start_matches('#');
     if pointer.is_empty() { value } else { openapi::document().pointer(pointer).unwrap() }
 }
 
-/// The schemas that were compiled, by their place in the document.
+/// Compiled schemas by their place in the document.
 static COMPILED: LazyLock<Mutex<HashMap<String, &'static Validator>>> =
     LazyLock::new(Mutex::default);
 
-/// Claims that an answer is one that the document gives to this request.
+/// Asserts that the document has this response to this request.
 #[track_caller]
-pub(crate) fn check_answer(
+pub(crate) fn check_response(
     (method, uri): (&Method, &str),
     status: StatusCode,
     headers: &HeaderMap,
@@ -47,27 +47,27 @@ pub(crate) fn check_answer(
 ) {
     let path = uri.split('?').next().unwrap_or_default();
     let method = if method == Method::HEAD { Method::GET } else { method.clone() };
-    let asked = format!("{method} {path} -> {status}");
-    // A route may be on the other listener.
+    let request = format!("{method} {path} -> {status}");
+    // The route may be on the other listener.
     let is_elsewhere = status == 404 && body.contains("\"ROUTE_NOT_FOUND\"");
     let found = operation(&method, path).filter(|_| !is_elsewhere);
     let Some((template, operation)) = found else {
         let is_refused = matches!(status.as_u16(), 404 | 405 | 414 | 431);
-        assert!(is_refused, "{asked}: the document has no such route");
+        assert!(is_refused, "{request}: the document has no such route");
         return;
     };
     let response = follow(&operation["responses"][status.as_str()]);
-    assert!(response.is_object(), "{asked}: {template} has no such answer\n{body}");
+    assert!(response.is_object(), "{request}: {template} has no such response\n{body}");
     for name in response["headers"].as_object().into_iter().flatten().map(|(name, _)| name) {
         let is_optional = name.starts_with("RateLimit") || (name == "Retry-After" && status != 503);
-        assert!(is_optional || headers.contains_key(name), "{asked}: lacks {name}");
+        assert!(is_optional || headers.contains_key(name), "{request}: lacks {name}");
     }
     let sent = headers.get("content-type").map(|value| value.to_str().unwrap());
     let sent = sent.map(|sent| sent.split(';').next().unwrap_or_default());
     let documented = response["content"].as_object().cloned().unwrap_or_else(Map::new);
     match sent {
-        Some(sent) => assert!(documented.contains_key(sent), "{asked}: {sent}"),
-        None => assert!(documented.is_empty(), "{asked} has no content"),
+        Some(sent) => assert!(documented.contains_key(sent), "{request}: {sent}"),
+        None => assert!(documented.is_empty(), "{request} has no content"),
     }
     if sent == Some("application/json") && !body.is_empty() {
         let place = format!("{method} {template} {status}");
@@ -78,7 +78,7 @@ pub(crate) fn check_answer(
     }
 }
 
-/// Claims that a body that a route took is one that the document lets a client send.
+/// Asserts that the document allows a body that the server accepted.
 #[track_caller]
 pub(crate) fn check_request(method: &str, path: &str, body: &str) {
     let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
@@ -88,7 +88,7 @@ pub(crate) fn check_request(method: &str, path: &str, body: &str) {
     if body.trim().is_empty() {
         assert_ne!(body_of["required"], true, "{method} {template} needs a body");
     } else if body_of.is_object()
-        // What nests too deeply to be read here is told by no schema.
+        // `serde_json` cannot parse deeply nested JSON.
         && let Ok(value) = serde_json::from_str(body)
     {
         let place = format!("{method} {template} body");
@@ -97,18 +97,18 @@ pub(crate) fn check_request(method: &str, path: &str, body: &str) {
     }
 }
 
-/// The operation that answers a request, with its path.
+/// The operation of a request, with the template of its path.
 fn operation(method: &Method, path: &str) -> Option<(&'static str, &'static Value)> {
     let method = method.as_str().to_lowercase();
     let paths = openapi::document()["paths"].as_object()?;
     let fits = |template: &str| {
-        let (own, asked) = (template.split('/'), path.split('/'));
-        own.clone().count() == asked.clone().count()
-            && own
-                .zip(asked)
-                .all(|(own, asked)| own == asked || (own.starts_with('{') && !asked.is_empty()))
+        let (template, path) = (template.split('/'), path.split('/'));
+        template.clone().count() == path.clone().count()
+            && template
+                .zip(path)
+                .all(|(part, given)| part == given || (part.starts_with('{') && !given.is_empty()))
     };
-    // A path of fixed words goes before one with parameters.
+    // A literal path takes precedence over one with parameters.
     let exact = paths.get_key_value(path);
     let (template, item) = exact.or_else(|| paths.iter().find(|(template, _)| fits(template)))?;
     Some((template, item.get(&method)?))

@@ -1,8 +1,8 @@
-//! A server without sockets over a store in a folder of its own, and a clock that the test owns.
+//! A server without sockets, over a store in its own folder, with a clock that the test sets.
 
-mod answer;
+mod api_response;
+mod client;
 pub(crate) mod conformance;
-mod persona;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,14 +19,14 @@ use bursar_store::Clocks;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub(crate) use answer::Answer;
-pub(crate) use persona::{Persona, Tenant};
+pub(crate) use api_response::ApiResponse;
+pub(crate) use client::{Client, Tenant};
 
 const OPERATOR_TOKEN: &str = "operator-token-of-the-tests";
 pub(crate) const METRICS_TOKEN: &str = "metrics-token-of-the-tests";
 const SECRET_KEY: &str = "secret-key-of-the-tests-32-bytes";
 
-/// Thresholds that no test means to meet, and that some would: their clock stands still.
+/// Thresholds that tests would reach unintentionally, because their clock stands still.
 const UNPROTECTED: [&str; 4] = [
     "BURSAR_PROTECTION_REQUESTS_PER_MINUTE",
     "BURSAR_PROTECTION_REQUESTS_PER_SECOND",
@@ -34,37 +34,41 @@ const UNPROTECTED: [&str; 4] = [
     "BURSAR_PROTECTION_TRAFFIC_PER_SECOND",
 ];
 
-/// The time, as the test says it is, in microseconds; the monotonic clock that moves with it; and by
-/// how much the time was set while none passed.
+/// The wall clock and the monotonic clock of a test, in microseconds.
 #[derive(Clone, Default)]
-pub(crate) struct TestClock(Arc<AtomicI64>, Arc<AtomicI64>, Arc<AtomicI64>);
+pub(crate) struct TestClock {
+    wall: Arc<AtomicI64>,
+    monotonic: Arc<AtomicI64>,
+    /// The sum of the jumps: by how much the wall clock moved while no time passed.
+    jumped: Arc<AtomicI64>,
+}
 
 impl TestClock {
-    /// Sets the clock to an instant of a day, given in seconds after midnight.
+    /// Sets the clock to a second of a day, counted from midnight.
     pub(crate) fn set(&self, (year, month, day): (i32, u8, u8), second: u32) {
         let at = Day::from_civil(year, month, day).unwrap().start().plus_seconds(second);
-        let before = self.0.swap(at.micros(), Ordering::SeqCst);
-        self.1.fetch_add((at.micros() - before).max(0), Ordering::SeqCst);
+        let before = self.wall.swap(at.micros(), Ordering::SeqCst);
+        self.monotonic.fetch_add((at.micros() - before).max(0), Ordering::SeqCst);
     }
 
     pub(crate) fn advance(&self, seconds: i64) {
-        self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
-        self.rest(seconds);
+        self.wall.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.advance_monotonic(seconds);
     }
 
-    /// Sets the time ahead or back, as someone sets a clock, while no time passes.
+    /// Sets the wall clock ahead or back while no time passes.
     pub(crate) fn jump(&self, seconds: i64) {
-        self.0.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
-        self.2.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.wall.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.jumped.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
 
-    /// Lets time pass while the clocks that the store reads stand.
-    pub(crate) fn rest(&self, seconds: i64) {
-        self.1.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    /// Lets time pass while the clocks that the store reads stand still.
+    pub(crate) fn advance_monotonic(&self, seconds: i64) {
+        self.monotonic.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
 
     fn monotonic(&self) -> MonotonicClock {
-        let micros = Arc::clone(&self.1);
+        let micros = Arc::clone(&self.monotonic);
         let elapsed = move || Duration::from_micros(micros.load(Ordering::SeqCst).unsigned_abs());
         MonotonicClock::injected(elapsed)
     }
@@ -73,13 +77,13 @@ impl TestClock {
         let (wall, boot) = (self.clone(), self.clone());
         let read = |clock: &AtomicI64| clock.load(Ordering::SeqCst);
         Clocks::new(
-            Arc::new(move || Timestamp::from_micros(read(&wall.0)).unwrap()),
-            Arc::new(move || read(&boot.0) - read(&boot.2)),
+            Arc::new(move || Timestamp::from_micros(read(&wall.wall)).unwrap()),
+            Arc::new(move || read(&boot.wall) - read(&boot.jumped)),
         )
     }
 }
 
-/// The server; it is 9:26:53 in the morning of 14 March 2026.
+/// The server; its clock starts at 2026-03-14 09:26:53 UTC.
 pub(crate) struct TestApp {
     pub(crate) clock: TestClock,
     pub(crate) app: App,
@@ -93,7 +97,7 @@ impl TestApp {
         Self::with_settings(&[])
     }
 
-    /// The same with other settings, by their names in the environment.
+    /// A server with these settings, by their environment variables.
     pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
         let clock = TestClock::default();
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
@@ -114,46 +118,46 @@ impl TestApp {
         Self { clock, app, router, operator_router, _folder: folder }
     }
 
-    /// Writes down what the server writes down every second.
+    /// Runs the jobs that the server runs every second.
     pub(crate) async fn tick(&self) {
         self.app.ledger.sweep().await.unwrap();
         self.app.decision_log.write(&self.app.ledger).await.unwrap();
         self.app.protection.write(&self.app.ledger).await.unwrap();
     }
 
-    /// Writes down which keys were used, as the server does now and then.
+    /// Stores the last uses of keys, which the server does periodically.
     pub(crate) async fn write_key_uses(&self) {
         self.app.key_uses.write(&self.app.ledger).await.unwrap();
     }
 
-    /// Reads the metrics that come from the store, as the server does now and then.
+    /// Reads the metrics of the store, which the server does periodically.
     pub(crate) async fn read_store_stats(&self) {
         self.app.metrics.read_store_stats(self.app.store.as_ref()).await.unwrap();
     }
 
-    /// Someone without any credential.
-    pub(crate) fn nobody(&self) -> Persona {
-        Persona::new(self.router.clone())
+    /// A client without a credential.
+    pub(crate) fn anonymous(&self) -> Client {
+        Client::new(self.router.clone())
     }
 
-    /// Someone without any credential at the operator's own listener.
-    pub(crate) fn nobody_inside(&self) -> Persona {
-        Persona::new(self.operator_router.clone())
+    /// A client without a credential at the operator's listener.
+    pub(crate) fn anonymous_at_operator_listener(&self) -> Client {
+        Client::new(self.operator_router.clone())
     }
 
-    /// The operator, naming no tenant.
-    pub(crate) fn founder(&self) -> Persona {
-        self.nobody().with("authorization", &format!("Bearer {OPERATOR_TOKEN}"))
+    /// The operator, who names no tenant.
+    pub(crate) fn founder(&self) -> Client {
+        self.anonymous().with("authorization", &format!("Bearer {OPERATOR_TOKEN}"))
     }
 
     /// A new tenant.
     pub(crate) async fn tenant(&self, name: &str) -> Tenant {
         let made = self.founder().post("/tenants").json(&json!({ "name": name })).await;
-        Tenant::new(made.is(201).text("/data/id"), self.nobody(), self.founder())
+        Tenant::new(made.is(201).text("/data/id"), self.anonymous(), self.founder())
     }
 }
 
-/// The same object with some fields changed or added.
+/// The object with these fields changed or added.
 pub(crate) fn with(mut base: Value, changes: Value) -> Value {
     let (Some(fields), Value::Object(changes)) = (base.as_object_mut(), changes) else {
         unreachable!("both are objects");
@@ -162,7 +166,7 @@ pub(crate) fn with(mut base: Value, changes: Value) -> Value {
     base
 }
 
-/// A usage record that is accepted: a thousand tokens for 1.25 cents.
+/// A valid usage record: 1,000 tokens for 1.25 cents.
 pub(crate) fn record(integration_id: &str, call_id: &str) -> Value {
     json!({
         "integration_id": integration_id,
@@ -175,7 +179,7 @@ pub(crate) fn record(integration_id: &str, call_id: &str) -> Value {
     })
 }
 
-/// A reservation of 10 cents and a thousand tokens.
+/// A reservation of 10 cents and 1,000 tokens.
 pub(crate) fn reservation(integration_id: &str, call_id: &str) -> Value {
     json!({
         "integration_id": integration_id,

@@ -1,4 +1,4 @@
-//! The honest client: one connection, one question after another, and how long each took.
+//! An honest client, which measures the latency of checks on one connection.
 
 use std::time::{Duration, Instant};
 
@@ -7,40 +7,41 @@ use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
 use serde_json::{Value, json};
 
-/// A client that asks for decisions.
+use crate::percentile::percentile;
+
+/// A client that sends checks.
 pub(crate) struct Honest {
     http: Http,
-    check: Value,
+    body: Value,
 }
 
 impl Honest {
     pub(crate) fn new(tenant: &Tenant, server: &Server, integration: &str) -> Self {
-        let check = json!({ "integration_id": integration, "estimated_cost_cents": 1 });
-        Self { http: tenant.client(server), check }
+        let body = json!({ "integration_id": integration, "estimated_cost_cents": 1 });
+        Self { http: tenant.client(server), body }
     }
 
-    /// The time below which 99 of 100 answers came, of so many.
+    /// The 99th percentile of this many latencies.
     pub(crate) fn p99(&mut self, samples: usize) -> Duration {
-        // Its connection may have been idle for too long between two measurements.
-        let _ = self.ask();
+        // Reconnects if the connection was idle for too long.
+        let _ = self.check();
         let took = |_| {
-            let asked = Instant::now();
-            let answer = self.ask().expect("an honest client is answered");
+            let sent = Instant::now();
+            let answer = self.check().expect("an answer to the honest client");
             assert_eq!(answer.status, 200);
-            asked.elapsed()
+            sent.elapsed()
         };
         let mut latencies: Vec<Duration> = (0..samples).map(took).collect();
         latencies.sort_unstable();
-        latencies[samples * 99 / 100]
+        percentile(&latencies, 99)
     }
 
-    fn ask(&mut self) -> Result<Answer, NoAnswer> {
-        self.http.post("/api/v1/enforcement/check", &self.check)
+    fn check(&mut self) -> Result<Answer, NoAnswer> {
+        self.http.post("/api/v1/enforcement/check", &self.body)
     }
 }
 
-/// The one in the middle.
 pub(crate) fn median(durations: &mut [Duration]) -> Duration {
     durations.sort_unstable();
-    durations[durations.len() / 2]
+    percentile(durations, 50)
 }

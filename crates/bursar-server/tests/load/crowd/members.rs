@@ -1,36 +1,34 @@
-//! Hostile connections, all on one thread of their own.
+//! Hostile connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bursar_testing::waiting::within;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::background::Background;
 use crate::crowd::attack::Attack;
 
-/// How long a crowd may take to gather, and to be cut.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Addresses that the hostile connections come from, so that no cap for one address helps.
+/// The timeout of opening all connections, and of their closing.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Source addresses, so that the limit for one address does not apply.
 const ADDRESSES: usize = 8;
-/// What a reader that reads nothing lets the system take for it.
+/// The receive buffer of a client that does not read.
 const READ_BUFFER: u32 = 16 * 1024;
 
-/// Hostile connections; dropping them ends them.
+/// Hostile connections. Dropping them closes them.
 pub(crate) struct Crowd {
     attack: Attack,
     seen: Arc<Seen>,
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _background: Background,
 }
 
-/// What the connections saw.
+/// Counts of the connections.
 #[derive(Default)]
 struct Seen {
     opened: AtomicUsize,
@@ -41,64 +39,56 @@ struct Seen {
 /// How the server ended hostile connections.
 pub(crate) struct Cuts {
     pub(crate) cuts: usize,
-    /// From the first byte of a connection to its cut.
+    /// The longest time from opening a connection to its closing by the server.
     pub(crate) slowest: Duration,
 }
 
 impl Crowd {
-    /// Opens the connections, and comes back when they are there.
+    /// Opens the connections and waits until all are open.
     #[track_caller]
-    pub(crate) fn gather(attack: Attack, address: &str, bearer: &str) -> Self {
+    pub(crate) fn open(attack: Attack, address: &str, bearer: &str) -> Self {
         let seen = Arc::new(Seen::default());
         let address: SocketAddr = address.parse().expect("an address");
-        let (end, ended) = oneshot::channel();
-        let (shared, opening) = (Arc::clone(&seen), attack.opening(bearer));
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
-                let mut connections = JoinSet::new();
-                for at in 0..attack.connections() {
-                    let from = Ipv4Addr::new(127, 0, 0, 2 + (at % ADDRESSES) as u8);
-                    let (shared, opening) = (Arc::clone(&shared), opening.clone());
-                    connections.spawn(async move {
-                        loop {
-                            harass(attack, from, address, &opening, &shared).await;
-                        }
-                    });
-                }
-                let _ = ended.await;
-            });
+        let (shared, first_bytes) = (Arc::clone(&seen), attack.first_bytes(bearer));
+        let background = Background::start(0, move || async move {
+            let mut connections = JoinSet::new();
+            for at in 0..attack.connections() {
+                let from = Ipv4Addr::new(127, 0, 0, 2 + (at % ADDRESSES) as u8);
+                let (shared, first_bytes) = (Arc::clone(&shared), first_bytes.clone());
+                connections.spawn(async move {
+                    loop {
+                        run_connection(attack, from, address, &first_bytes, &shared).await;
+                    }
+                });
+            }
+            connections.join_all().await;
         });
-        let crowd = Self { attack, seen, end: Some(end), thread: Some(thread) };
-        let are_there = || {
+        let crowd = Self { attack, seen, _background: background };
+        let are_open = || {
             let opened = crowd.seen.opened.load(Ordering::Relaxed);
             (opened >= crowd.attack.connections()).then_some(())
         };
-        within(PATIENCE, are_there).expect("the connections are opened");
+        within(TIMEOUT, are_open).expect("the connections are opened");
         crowd
     }
 
-    /// Waits until as many were cut as there are, ends them all, and says what they saw.
-    pub(crate) fn see_cut(self) -> Cuts {
+    /// Waits until the server has closed as many connections as there are, then closes all.
+    pub(crate) fn wait_for_cuts(self) -> Cuts {
         let all = self.attack.connections();
         let cuts = || self.seen.cuts.load(Ordering::Relaxed);
-        within(PATIENCE, || (cuts() >= all).then_some(()));
+        within(TIMEOUT, || (cuts() >= all).then_some(()));
         Cuts { cuts: cuts(), slowest: *self.seen.slowest.lock() }
     }
 }
 
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        let ended = self.thread.take().map(JoinHandle::join);
-        if !std::thread::panicking() {
-            ended.expect("a thread").expect("no hostile connection failed for itself");
-        }
-    }
-}
-
-/// One hostile connection, until the server ends it.
-async fn harass(attack: Attack, from: Ipv4Addr, address: SocketAddr, opening: &[u8], seen: &Seen) {
+/// Runs one hostile connection until the server closes it.
+async fn run_connection(
+    attack: Attack,
+    from: Ipv4Addr,
+    address: SocketAddr,
+    first_bytes: &[u8],
+    seen: &Seen,
+) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((from, 0).into()).expect("an address of this machine");
     if !attack.reads() {
@@ -110,7 +100,7 @@ async fn harass(attack: Attack, from: Ipv4Addr, address: SocketAddr, opening: &[
     };
     seen.opened.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
-    let _ = stream.write_all(opening).await;
+    let _ = stream.write_all(first_bytes).await;
     until_cut(attack, &mut stream).await;
     seen.cuts.fetch_add(1, Ordering::Relaxed);
     let mut slowest = seen.slowest.lock();

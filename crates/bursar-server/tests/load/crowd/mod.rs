@@ -1,6 +1,6 @@
-//! What a crowd of hostile clients does to an honest one: as good as nothing.
+//! Many hostile connections have hardly any effect on an honest client.
 //!
-//! With `BURSAR_PROVE=1` the same test takes more samples and more hostile connections.
+//! With `BURSAR_PROVE=1` the test takes more samples and more hostile connections.
 
 mod attack;
 mod honest;
@@ -21,16 +21,15 @@ use crate::crowd::honest::{Honest, median};
 use crate::crowd::members::{Crowd, Cuts};
 use crate::crowd::support::Resources;
 
-/// A p99 below this is good whatever it is a multiple of: with this little, the machine's own
-/// scheduling is what is measured.
+/// A p99 below this is accepted, because it measures only the scheduling of the machine.
 const FLOOR: Duration = Duration::from_millis(5);
-/// What a crowd may add to the memory of the server while it is there.
+/// The maximal growth of the server's memory during an attack.
 const MEMORY_MAX_KIB: u64 = 200 * 1024;
-/// What may be left of it afterwards: the allocator does not give everything back.
+/// The maximal growth after an attack: the allocator does not return everything.
 const MEMORY_LEFT_MAX_KIB: u64 = 160 * 1024;
-/// What a second crowd may add to that.
+/// The maximal further growth after a second pass.
 const MEMORY_GROWS_MAX_KIB: u64 = 32 * 1024;
-/// How much later than its deadline a cut may come on a busy machine.
+/// The tolerance after a deadline on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
 
 #[test]
@@ -50,13 +49,13 @@ fn a_crowd_of_hostile_clients_does_not_slow_an_honest_one_down() {
     let before = Resources::of(server.pid());
     println!("before: {before:?}");
 
-    let mut after = calm_down(&server, before);
-    // Once is enough to see a leak of connections; of memory only whether it grows again tells.
+    let mut after = wait_until_idle(&server, before);
+    // One pass shows a leak of connections; a leak of memory shows only as repeated growth.
     for pass in 1..=scale(1, 2) {
-        let mut meet = |attack: &Attack| meet(*attack, &server, &tenant, &mut honest);
-        let failures: Vec<String> = Attack::ALL.iter().filter_map(&mut meet).collect();
+        let mut measure = |attack: &Attack| measure(*attack, &server, &tenant, &mut honest);
+        let failures: Vec<String> = Attack::ALL.iter().filter_map(&mut measure).collect();
         assert_eq!(failures, Vec::<String>::new());
-        let now = calm_down(&server, before);
+        let now = wait_until_idle(&server, before);
         println!("after pass {pass}: {now:?}");
         let grown_max = if pass == 1 { MEMORY_LEFT_MAX_KIB } else { MEMORY_GROWS_MAX_KIB };
         assert!(now.memory_kib <= after.memory_kib + grown_max, "{after:?}, then {now:?}");
@@ -65,25 +64,30 @@ fn a_crowd_of_hostile_clients_does_not_slow_an_honest_one_down() {
     server.stop();
 }
 
-/// What the server uses when nobody is left but the honest client.
+/// The resources of the server after all hostile connections are closed.
 #[track_caller]
-fn calm_down(server: &Server, before: Resources) -> Resources {
+fn wait_until_idle(server: &Server, before: Resources) -> Resources {
     let calm = within(Duration::from_secs(20), || {
         Some(Resources::of(server.pid())).filter(|now| now.descriptors <= before.descriptors + 4)
     });
-    calm.expect("the server gives its descriptors back")
+    calm.expect("the server closes its descriptors")
 }
 
-/// Measures an honest client without and with an attack, in turns. Says what was wrong.
-fn meet(attack: Attack, server: &Server, tenant: &Tenant, honest: &mut Honest) -> Option<String> {
+/// Measures an honest client without and with an attack, in turns. Returns what is not accepted.
+fn measure(
+    attack: Attack,
+    server: &Server,
+    tenant: &Tenant,
+    honest: &mut Honest,
+) -> Option<String> {
     let (mut alone, mut crowded, mut memory) = (Vec::new(), Vec::new(), 0);
     let before = Resources::of(server.pid()).memory_kib;
-    let gather = || Crowd::gather(attack, server.address(), &tenant.bearer);
+    let open = || Crowd::open(attack, server.address(), &tenant.bearer);
     let mut is_slower = true;
-    // The machine has other work too: what does not hold gets more rounds before it is believed.
+    // More rounds before a failure, because the machine may be busy.
     for round in 1..=scale(9, 21) {
         alone.push(honest.p99(scale(300, 2_000)));
-        let crowd = gather();
+        let crowd = open();
         crowded.push(honest.p99(scale(300, 2_000)));
         memory = memory.max(Resources::of(server.pid()).memory_kib.saturating_sub(before));
         drop(crowd);
@@ -92,7 +96,7 @@ fn meet(attack: Attack, server: &Server, tenant: &Tenant, honest: &mut Honest) -
             break;
         }
     }
-    let Cuts { cuts, slowest } = gather().see_cut();
+    let Cuts { cuts, slowest } = open().wait_for_cuts();
     let (alone, crowded) = (median(&mut alone), median(&mut crowded));
     println!(
         "{attack:?}: p99 {alone:?} alone, {crowded:?} with {} hostile connections; {cuts} were cut, \
@@ -108,7 +112,7 @@ fn meet(attack: Attack, server: &Server, tenant: &Tenant, honest: &mut Honest) -
     (memory > MEMORY_MAX_KIB).then(|| format!("{attack:?}: took {memory} KiB of memory"))
 }
 
-/// A history whose page of 20 records is some 200 KB: a few of them fill what the system holds.
+/// Stores a history with pages of some 200 KB, a few of which fill the socket buffers.
 fn fill(tenant: &Tenant, server: &Server, integration: &str) {
     let metadata = json!({ "text": "x".repeat(10_000) });
     let records: Vec<_> = (0..100)

@@ -1,12 +1,12 @@
-//! An attack: what one caller does, and what has to be there for it.
+//! The definition of an attack.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::hostile::scene::{Scene, Store};
 
-/// The default thresholds of protection, for an attack in which protection takes part. The other
-/// attacks run without protection, so that it cannot hide what the rest of the server lets through.
+/// The default thresholds of protection, for attacks that involve it. The other attacks run without
+/// protection, so that it does not hide weaknesses of the rest of the server.
 pub(crate) const PROTECTED: [(&str, &str); 4] = [
     ("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "1000"),
     ("BURSAR_PROTECTION_REQUESTS_PER_SECOND", "100"),
@@ -14,30 +14,29 @@ pub(crate) const PROTECTED: [(&str, &str); 4] = [
     ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "5000"),
 ];
 
-/// One caller who takes as much of a resource as the server lets it.
+/// A caller that takes as much of a resource as the server allows.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) store: Store,
     /// Variables of the server's environment.
     pub(crate) settings: &'static [(&'static str, &'static str)],
-    /// Whether the server's log goes into a pipe that is never read.
     pub(crate) log: Log,
-    /// How long it lasts in a long proof.
+    /// Its duration in a long run.
     pub(crate) lasts: Duration,
-    /// Brings the server into the state that the attack needs, and makes its clients.
+    /// Prepares the server and makes the clients.
     pub(crate) prepare: fn(&mut Scene) -> Vec<Client>,
-    /// The statuses of answers that the attack may get, besides 429 and 503. Any other status
-    /// means that the attack is not the one that it claims to be.
+    /// The statuses of responses to the attack, besides 429 and 503. Another status means that the
+    /// attack is not what it claims to be.
     pub(crate) statuses: &'static [u16],
-    /// Whether the server must have cut connections of the attacker.
+    /// Whether the server must close connections of the attacker.
     pub(crate) is_cut: bool,
-    /// How much the data folder may grow, where a bound is promised.
+    /// The maximal growth of the data folder, if there is a documented limit.
     pub(crate) disk_mib_max: Option<u64>,
-    /// How many times the usual bound the p99 of others may be.
+    /// The factor on the usual limit of the others' p99.
     pub(crate) p99_times: u32,
 }
 
-/// Where the server's log goes.
+/// The destination of the server's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Log {
     File,
@@ -63,24 +62,24 @@ impl Attack {
     }
 }
 
-/// One connection of the attacker. It is opened again when the server ends it.
+/// A connection of the attacker, which is reopened when the server closes it.
 pub(crate) struct Client {
     pub(crate) from: Ipv4Addr,
     pub(crate) kind: Kind,
 }
 
-/// What a client does on its connection.
+/// The behaviour of a connection.
 pub(crate) enum Kind {
-    /// Sends the next request as soon as the last one is answered, until there is none left.
-    Asks(Box<dyn FnMut() -> Option<Vec<u8>> + Send>),
-    /// Sends bytes of its own choice.
+    /// Sends the next request after each response, until there is none left.
+    Requests(Box<dyn FnMut() -> Option<Vec<u8>> + Send>),
+    /// Sends bytes at intervals.
     Holds(Hold),
 }
 
-/// A connection that is kept busy or idle rather than used.
+/// A connection that is kept open without complete requests.
 pub(crate) struct Hold {
-    pub(crate) opening: Vec<u8>,
-    /// What is sent after each pause.
+    pub(crate) first_bytes: Vec<u8>,
+    /// The bytes after each pause.
     pub(crate) next: Vec<u8>,
     pub(crate) pause: Duration,
     /// Whether it reads what the server sends.
@@ -88,17 +87,17 @@ pub(crate) struct Hold {
 }
 
 impl Client {
-    /// A client that asks without a pause, from one of the attacker's addresses.
-    pub(crate) fn asks(
+    /// A client that sends requests without a pause, from one of the attacker's addresses.
+    pub(crate) fn requests(
         number: usize,
         next: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
     ) -> Self {
-        Self { from: address(number), kind: Kind::Asks(Box::new(next)) }
+        Self { from: address(number), kind: Kind::Requests(Box::new(next)) }
     }
 
     /// A client that sends the same request without end.
     pub(crate) fn repeats(number: usize, request: Vec<u8>) -> Self {
-        Self::asks(number, move || Some(request.clone()))
+        Self::requests(number, move || Some(request.clone()))
     }
 
     pub(crate) fn holds(number: usize, hold: Hold) -> Self {
@@ -106,7 +105,7 @@ impl Client {
     }
 }
 
-/// The attacker has ten addresses, none of them that of the honest callers.
+/// One of the attacker's ten addresses, which the honest callers do not use.
 fn address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, 2 + (number % 10) as u8)
 }

@@ -1,4 +1,4 @@
-//! The disk: the largest records at full speed, and what is written about refusals.
+//! The disk: the largest records at full speed, and the rows that refusals leave.
 
 use std::time::Duration;
 
@@ -8,32 +8,32 @@ use crate::hostile::attack::{Attack, Client, PROTECTED};
 use crate::hostile::request;
 use crate::hostile::scene::{Scene, Store};
 
-/// What a record may carry: nearly the 32 KiB of metadata.
+/// Nearly the maximal metadata of a record, 32 KiB.
 const METADATA: usize = 32_000;
-/// Batches of each of the four clients at most, so that the disk of the machine stays whole: 50 MiB
-/// in an ordinary run, and 1 GiB in a long one.
+/// The maximal batches of each of the four clients, to limit the use of the disk: 50 MiB in an
+/// ordinary run, 1 GiB in a long one.
 fn batches_max() -> usize {
     scale(40, 80)
 }
 
-/// The largest records as fast as they are answered.
+/// The largest records at full speed.
 pub(crate) const STORING: Attack = Attack::new("storing", storing);
-/// The same where a tenant may store 8 MiB on a day.
+/// `STORING` with a limit of 8 MiB a day for a tenant.
 pub(crate) const STORING_BOUNDED: Attack = Attack {
     name: "storing within a bound",
     settings: &[("BURSAR_LIMITS_STORED_BYTES_PER_DAY", "8388608")],
     lasts: Duration::from_secs(10),
-    // What is stored is in the log of the database and in its file.
+    // The data is in the WAL and in the database.
     disk_mib_max: Some(40),
     ..STORING
 };
-/// The same on PostgreSQL.
+/// `STORING` on PostgreSQL.
 pub(crate) const STORING_POSTGRES: Attack = Attack {
     store: Store::Postgres,
     lasts: Duration::from_secs(10),
     ..Attack::new("storing on PostgreSQL", storing)
 };
-/// Decisions that refuse, and requests beyond the rate: each leaves a row or a signal.
+/// Refused reservations and requests beyond the rate, each of which leaves a row or a signal.
 pub(crate) const REFUSED: Attack = Attack {
     settings: &PROTECTED,
     lasts: Duration::from_secs(10),
@@ -46,7 +46,7 @@ fn storing(scene: &mut Scene) -> Vec<Client> {
         let (bearer, target) = (scene.attacker.bearer.clone(), scene.target());
         let more = format!(",\"metadata\":{{\"text\":\"{}\"}}", "x".repeat(METADATA));
         let mut sent = 0;
-        Client::asks(number, move || {
+        Client::requests(number, move || {
             sent += 1;
             let record =
                 |at| request::record(&target, &format!("{number}-{sent}-{at}"), "gpt-4o", &more);
@@ -65,7 +65,7 @@ fn refused(scene: &mut Scene) -> Vec<Client> {
     for number in 0..6 {
         let (bearer, target) = (bearer.clone(), target.clone());
         let mut sent = 0;
-        clients.push(Client::asks(number, move || {
+        clients.push(Client::requests(number, move || {
             sent += 1;
             let reservation = format!(
                 "{{\"integration_id\":\"{target}\",\"call_id\":\"{number}-{sent}\",\

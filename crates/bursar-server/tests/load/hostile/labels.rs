@@ -1,17 +1,17 @@
-//! Label sets: more models than any fleet has, with the longest names, in several tenants.
+//! Label sets: a great many models with the longest names, in several tenants.
 
 use bursar_testing::process::tenant::Tenant;
 use bursar_testing::waiting::scale;
 
 use crate::hostile::attack::{Attack, Client};
-use crate::hostile::force::Tally;
 use crate::hostile::request;
+use crate::hostile::running_clients::Tally;
 use crate::hostile::scene::Scene;
 
-/// The greatest lengths of the names of a model and a provider.
+/// The maximal lengths of the names of a model and a provider.
 const MODEL: usize = 256;
 const PROVIDER: usize = 100;
-/// Models in a batch: those of the first one are more than have labels of their own.
+/// Models in a batch; the first batch already exceeds the limit on label sets.
 pub(crate) const MODELS: usize = 400;
 const MORE_MODELS: usize = 50;
 
@@ -19,31 +19,31 @@ pub(crate) const LABELS: Attack = Attack::new("labels", labels);
 
 fn labels(scene: &mut Scene) -> Vec<Client> {
     let tenants: Vec<_> = (0..scale(16, 40)).map(|_| scene.add_tenant()).collect();
-    // Everyone's labels are there before the time is taken, then come more and more of them.
+    // Each tenant reaches its limit before the measurement, then adds more models.
     let first =
         tenants.iter().enumerate().map(|(number, tenant)| labelled(number, tenant, MODELS, 1));
-    check_accepted(&scene.work_off(first.collect()));
+    check_accepted(&scene.run_to_end(first.collect()));
     let more = |(number, tenant)| labelled(number, tenant, scale(MORE_MODELS, MODELS), usize::MAX);
     tenants.iter().enumerate().map(more).collect()
 }
 
-/// Claims that records of so many models were taken.
+/// Asserts that a batch of `MODELS` records was accepted.
 #[track_caller]
 pub(crate) fn check_accepted(tally: &Tally) {
     let (_, example) = tally.answers.get(&200).expect("an answer");
     assert!(example.contains(&format!("\"accepted\":{MODELS},")), "{example}");
 }
 
-/// A client that sends so many batches of records, each of them with a model of its own.
+/// A client that sends batches of records, each record with another model.
 pub(crate) fn labelled(number: usize, tenant: &Tenant, models: usize, batches: usize) -> Client {
     let integration = tenant.integrations.first().expect("an integration").clone();
     let bearer = tenant.bearer.clone();
     let mut sent = 0;
-    Client::asks(number, move || {
+    Client::requests(number, move || {
         sent += 1;
         let record = |at| {
             let call_id = format!("{batches}-{sent}-{at}");
-            // Lengths are counted in characters; these have four bytes each.
+            // The limits count characters; these have four bytes each.
             let longest = |length: usize| {
                 format!("{call_id}-{}", "\u{1d4c2}".repeat(length - call_id.len() - 1))
             };

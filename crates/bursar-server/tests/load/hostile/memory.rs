@@ -1,4 +1,4 @@
-//! Memory: what a caller makes the server remember, and what it makes it hold.
+//! Memory: what a caller can make the server cache and buffer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::hostile::attack::{Attack, Client, Hold};
 use crate::hostile::request;
 use crate::hostile::scene::{Scene, secret};
 
-/// Scopes of the widest key that a body of 256 KiB can ask for.
+/// Scopes of the largest key that fits into a body of 256 KiB.
 const SCOPES: usize = 65_000;
-/// What a slow body announces, and how much of it comes at once.
+/// The announced size of a slow body, and the size of its parts.
 const BODY: usize = 8 * 1024 * 1024;
 const PART: usize = 64 * 1024;
-const SLOWLY: Duration = Duration::from_millis(50);
+const SLOW_PAUSE: Duration = Duration::from_millis(50);
 
-/// Everything that a lookup leaves in memory: the widest keys, and integrations that do not exist.
-pub(crate) const REMEMBERED: Attack = Attack::new("remembered", remembered);
-/// Bodies that arrive slowly, and large answers that are not taken.
-pub(crate) const HELD: Attack =
-    Attack { lasts: Duration::from_secs(10), ..Attack::new("held", held) };
+/// Lookups that are cached: the largest keys, and integrations that do not exist.
+pub(crate) const CACHED: Attack = Attack::new("cached", cached);
+/// Slow bodies and unread large responses.
+pub(crate) const BUFFERED: Attack =
+    Attack { lasts: Duration::from_secs(10), ..Attack::new("buffered", buffered) };
 
-fn remembered(scene: &mut Scene) -> Vec<Client> {
+fn cached(scene: &mut Scene) -> Vec<Client> {
     let keys = Arc::new(wide_keys(scene, scale(100, 400)));
     let mut clients = Vec::new();
     for number in 0..8 {
         let (keys, mut at) = (Arc::clone(&keys), number);
-        clients.push(Client::asks(number, move || {
+        clients.push(Client::requests(number, move || {
             at += 8;
             let bearer = format!("Bearer {}", keys.get(at % keys.len())?);
             Some(request::get("/api/v1/session/context", &bearer))
@@ -41,7 +41,7 @@ fn remembered(scene: &mut Scene) -> Vec<Client> {
     }
     for number in 0..2 {
         let (bearer, mut at) = (bearer.clone(), number);
-        clients.push(Client::asks(number, move || {
+        clients.push(Client::requests(number, move || {
             let unknown = |_| {
                 at += 2;
                 let id = IntegrationId::from_number(1_000_000 + at as i64).expect("an id");
@@ -55,26 +55,26 @@ fn remembered(scene: &mut Scene) -> Vec<Client> {
     clients
 }
 
-/// Keys with as many scopes as the server takes, and as many of them.
+/// Keys with as many scopes as the server accepts, up to a count.
 fn wide_keys(scene: &Scene, count: usize) -> Vec<String> {
     let mut http = scene.attacker_client();
     let widest = json!({ "name": "wide", "scopes": vec!["*"; SCOPES] });
     let narrow = json!({ "name": "narrow", "scopes": ["*"] });
     let mut make = |create| http.post("/api/v1/keys", create).expect("an answer");
-    let takes_wide = make(&widest).status == 201;
-    let create = if takes_wide { &widest } else { &narrow };
+    let accepts_wide = make(&widest).status == 201;
+    let create = if accepts_wide { &widest } else { &narrow };
     let made = (0..count).map(|_| make(create)).take_while(|answer| answer.status == 201);
     let keys: Vec<String> = made.map(|answer| secret(&answer)).collect();
     assert!(!keys.is_empty(), "no key is made");
     keys
 }
 
-fn held(scene: &mut Scene) -> Vec<Client> {
+fn buffered(scene: &mut Scene) -> Vec<Client> {
     let target = scene.target();
     let metadata = format!(",\"metadata\":{{\"text\":\"{}\"}}", "x".repeat(10_000));
     let bearer = scene.attacker.bearer.clone();
     let mut part = 0;
-    let fill = Client::asks(0, {
+    let fill = Client::requests(0, {
         let bearer = bearer.clone();
         move || {
             part += 1;
@@ -85,17 +85,17 @@ fn held(scene: &mut Scene) -> Vec<Client> {
             (part <= 2).then(|| request::post(request::BATCH, &bearer, &body))
         }
     });
-    scene.work_off(vec![fill]);
+    scene.run_to_end(vec![fill]);
     let slow_body = format!(
         "POST {} HTTP/1.1\r\nHost: bursar\r\nAuthorization: {bearer}\r\nContent-Length: {BODY}\r\n\r\n",
         request::BATCH
     );
-    let untaken = request::get("/api/v1/telemetry/usage-history?limit=1000", &bearer).repeat(8);
+    let unread = request::get("/api/v1/telemetry/usage-history?limit=1000", &bearer).repeat(8);
     let client = |number: usize| {
         let is_sending = number.is_multiple_of(2);
-        let opening = if is_sending { slow_body.clone().into_bytes() } else { untaken.clone() };
+        let first_bytes = if is_sending { slow_body.clone().into_bytes() } else { unread.clone() };
         let next = if is_sending { vec![b' '; PART] } else { b"\r\n".to_vec() };
-        Client::holds(number, Hold { opening, next, pause: SLOWLY, reads: is_sending })
+        Client::holds(number, Hold { first_bytes, next, pause: SLOW_PAUSE, reads: is_sending })
     };
     (0..scale(40, 100)).map(client).collect()
 }

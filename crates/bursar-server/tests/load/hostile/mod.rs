@@ -1,21 +1,21 @@
-//! One caller takes as much of a resource as it can, and the others do not notice: memory, worker
+//! A caller that takes as much of a resource as it can does not affect the others: memory, worker
 //! time, writer time, readers, connections, label sets, the disk and the log.
 //!
-//! An ordinary run is short, and its bounds leave room for a build for tests and a busy machine.
-//! With `BURSAR_PROVE=1` attacks last longer and the bounds are those that are promised.
+//! An ordinary run is short, with limits for a debug build on a busy machine. With `BURSAR_PROVE=1`
+//! attacks last longer, with the documented limits.
 
 mod attack;
 mod connections;
 mod disk;
-mod force;
+mod honest;
 mod labels;
 mod log;
 mod memory;
 mod readers;
 mod request;
+mod running_clients;
 mod scene;
 mod verdict;
-mod watch;
 mod workers;
 mod writer;
 
@@ -25,20 +25,20 @@ use crate::hostile::attack::Attack;
 use crate::hostile::scene::Scene;
 use crate::hostile::verdict::Verdict;
 
-/// Descriptors of this process and of the server.
+/// The descriptors that this process and the server need.
 const DESCRIPTORS: u64 = 4_000;
 
-/// Claims that an attack leaves the honest callers, and the server's memory, as they are.
+/// Asserts that an attack affects neither the honest callers nor the server's memory.
 #[track_caller]
 fn check(attack: &Attack) {
     let _alone = crate::alone();
     raise_descriptors(DESCRIPTORS);
     let mut failures = Vec::new();
-    // The machine has other work too: what does not hold in a run gets a second one.
+    // A failed run is repeated once, because the machine may be busy.
     for _ in 0..2 {
         let mut scene = Scene::new(attack);
         let clients = (attack.prepare)(&mut scene);
-        let verdict = Verdict::of(attack, &scene, clients);
+        let verdict = Verdict::measure(attack, &scene, clients);
         println!("{verdict}");
         scene.close();
         failures = verdict.failures();
@@ -50,13 +50,13 @@ fn check(attack: &Attack) {
 }
 
 #[test]
-fn memory_is_not_filled_by_what_the_server_remembers() {
-    check(&memory::REMEMBERED);
+fn memory_is_not_filled_by_cached_keys_and_integrations() {
+    check(&memory::CACHED);
 }
 
 #[test]
-fn memory_is_not_filled_by_slow_bodies_and_answers_that_are_not_taken() {
-    check(&memory::HELD);
+fn memory_is_not_filled_by_slow_bodies_and_unread_responses() {
+    check(&memory::BUFFERED);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn writer_time_is_not_taken_by_batches_conflicts_and_changes() {
 }
 
 #[test]
-fn writer_time_is_not_taken_on_postgresql_either() {
+fn writer_time_is_not_taken_by_batches_conflicts_and_changes_on_postgresql() {
     check(&writer::WRITING_POSTGRES);
 }
 
@@ -85,7 +85,7 @@ fn writer_time_is_not_taken_by_records_beyond_a_threshold() {
 }
 
 #[test]
-fn writer_time_is_not_taken_by_them_on_postgresql_either() {
+fn writer_time_is_not_taken_by_records_beyond_a_threshold_on_postgresql() {
     check(&writer::UNKNOWN_POSTGRES);
 }
 
@@ -95,22 +95,22 @@ fn readers_are_not_taken_by_sums_over_a_year_and_slow_exports() {
 }
 
 #[test]
-fn readers_are_not_taken_on_postgresql_either() {
+fn readers_are_not_taken_by_sums_over_a_year_and_slow_exports_on_postgresql() {
     check(&readers::READING_POSTGRES);
 }
 
 #[test]
-fn connections_are_not_taken_by_idle_ones() {
+fn idle_connections_do_not_block_new_ones() {
     check(&connections::IDLE);
 }
 
 #[test]
-fn connections_of_http2_do_not_hold_up_the_others() {
+fn http2_floods_do_not_delay_other_connections() {
     check(&connections::FRAMES);
 }
 
 #[test]
-fn label_sets_do_not_end_the_metrics() {
+fn many_label_sets_do_not_break_the_metrics() {
     check(&labels::LABELS);
 }
 
@@ -120,12 +120,12 @@ fn the_disk_is_not_taken_by_the_largest_records() {
 }
 
 #[test]
-fn the_disk_is_not_taken_beyond_a_day_s_bytes() {
+fn the_disk_is_not_taken_beyond_the_bytes_of_a_day() {
     check(&disk::STORING_BOUNDED);
 }
 
 #[test]
-fn the_disk_is_not_taken_on_postgresql_either() {
+fn the_disk_is_not_taken_by_the_largest_records_on_postgresql() {
     check(&disk::STORING_POSTGRES);
 }
 
@@ -135,6 +135,6 @@ fn the_disk_is_not_taken_by_refusals() {
 }
 
 #[test]
-fn a_log_that_is_not_read_stops_nothing() {
+fn a_blocked_log_output_stops_nothing() {
     check(&log::STUCK);
 }

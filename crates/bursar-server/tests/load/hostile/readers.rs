@@ -1,4 +1,4 @@
-//! Readers: sums over a year of many integrations, exports that are not taken, sessions.
+//! Readers: sums over a year of many integrations, unread exports, breakdowns by session.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::hostile::scene::{Scene, Store};
 
 const AGGREGATES: usize = 30;
 const SLOW_EXPORTS: usize = 5;
-const SLOWLY: Duration = Duration::from_millis(100);
+const SLOW_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) const READING: Attack = Attack {
-    // A bound on what one read may cost has a status of its own.
+    // 422 is the limit on the cost of one read.
     statuses: &[200, 422],
-    // The page caches of all connections that read fill in the first half.
+    // The page caches of all read connections fill in the first half.
     lasts: Duration::from_secs(40),
     ..Attack::new("reading", reading)
 };
-/// The same on PostgreSQL.
+/// `READING` on PostgreSQL.
 pub(crate) const READING_POSTGRES: Attack = Attack {
     name: "reading on PostgreSQL",
     store: Store::Postgres,
@@ -30,7 +30,7 @@ pub(crate) const READING_POSTGRES: Attack = Attack {
     ..READING
 };
 
-/// The clock of the servers when a test begins.
+/// The clock of the servers at the start of a test.
 fn today() -> Timestamp {
     Timestamp::from_second(i64::try_from(MID_JUNE_2031).expect("small")).expect("an instant")
 }
@@ -43,12 +43,12 @@ fn date(instant: Timestamp) -> String {
     instant.to_string().chars().take(10).collect()
 }
 
-/// A row a day and integration: 365,000 of them in the long proof.
+/// A row for each day and integration: 365,000 in a long run.
 fn reading(scene: &mut Scene) -> Vec<Client> {
     prepared(scene, scale((100, 30), (1_000, 365)))
 }
 
-/// Preparing takes longer on PostgreSQL.
+/// Fewer rows, because inserting takes longer on PostgreSQL.
 fn reading_fewer(scene: &mut Scene) -> Vec<Client> {
     prepared(scene, scale((100, 30), (300, 365)))
 }
@@ -77,20 +77,20 @@ fn prepared(scene: &mut Scene, (integrations, days): (usize, i64)) -> Vec<Client
             .map(|(path, number)| Client::repeats(number, get(path))),
     );
     clients.extend((0..SLOW_EXPORTS).map(|number| {
-        let opening = get("export?format=csv");
+        let first_bytes = get("export?format=csv");
         let next = b"\r\n".to_vec();
-        Client::holds(number, Hold { opening, next, pause: SLOWLY, reads: false })
+        Client::holds(number, Hold { first_bytes, next, pause: SLOW_PAUSE, reads: false })
     }));
     clients
 }
 
-/// One record of each integration on each day, with a session of its own.
+/// Stores one record for each integration and day, each with its own session.
 fn fill(scene: &Scene, days: i64) {
     let client = |number: usize| {
         let (bearer, integrations) =
             (scene.attacker.bearer.clone(), scene.attacker.integrations.clone());
         let mut day = number as i64;
-        Client::asks(number, move || {
+        Client::requests(number, move || {
             let occurred_at = days_ago(day);
             let record = |integration: &String| {
                 let call_id = format!("{day}-{integration}");
@@ -105,5 +105,5 @@ fn fill(scene: &Scene, days: i64) {
             is_left.then(|| request::post(request::BATCH, &bearer, &request::batch(&records)))
         })
     };
-    scene.work_off((0..4).map(client).collect());
+    scene.run_to_end((0..4).map(client).collect());
 }

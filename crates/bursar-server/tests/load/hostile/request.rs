@@ -1,4 +1,4 @@
-//! Requests of the attacker, as bytes.
+//! Requests of the attacker as bytes.
 
 use std::fmt::Write as _;
 
@@ -8,12 +8,12 @@ pub(crate) fn get(path: &str, bearer: &str) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// A request that posts JSON.
+/// A POST request with JSON.
 pub(crate) fn post(path: &str, bearer: &str, body: &str) -> Vec<u8> {
     with_body("POST", path, bearer, "", body.as_bytes())
 }
 
-/// A request with a body, and further lines of its head.
+/// A request with a body and further header lines.
 pub(crate) fn with_body(
     method: &str,
     path: &str,
@@ -39,7 +39,7 @@ pub(crate) const ONE: &str = "/api/v1/telemetry/llm-usage";
 /// The batch route.
 pub(crate) const BATCH: &str = "/api/v1/telemetry/llm-usage/batch";
 
-/// One record of a batch. `more` is further fields, each with a comma before it.
+/// A usage record. `more` has further fields, each after a comma.
 pub(crate) fn record(integration: &str, call_id: &str, model: &str, more: &str) -> String {
     format!(
         "{{\"integration_id\":\"{integration}\",\"call_id\":\"{call_id}\",\"provider\":\"openai\",\

@@ -1,4 +1,4 @@
-//! A server of its own for each attack, with the attacker's tenant and an honest one on it.
+//! The server of an attack, with an attacking and an honest tenant.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -14,14 +14,14 @@ use bursar_testing::process::tenant::Tenant;
 use serde_json::json;
 
 use crate::hostile::attack::{Attack, Client, Log};
-use crate::hostile::force::{Force, Tally};
 use crate::hostile::request;
+use crate::hostile::running_clients::{RunningClients, Tally};
 
 const OPERATOR_TOKEN: &str = "bur_operator_of_every_server_of_this_family";
 const SECRET_KEY: &str = "one secret key of thirty-two bytes or more";
-/// Records of the honest tenant, so that its history has a page to show.
+/// Records of the honest tenant, so that its history has a page.
 const HONEST_RECORDS: usize = 100;
-/// How long a preparation may take.
+/// The timeout of a preparation.
 const PREPARED_WITHIN: Duration = Duration::from_secs(120);
 
 /// The database of a server.
@@ -31,7 +31,7 @@ pub(crate) enum Store {
     Postgres,
 }
 
-/// A server, the tenant that attacks and the one that is honest.
+/// A server with an attacking and an honest tenant.
 pub(crate) struct Scene {
     // Before what it uses, because fields are dropped in their order.
     server: Server,
@@ -55,7 +55,7 @@ impl Scene {
                 folder.set("BURSAR_LOG", "info");
                 let mut command = folder.serve();
                 command.stderr(Stdio::piped());
-                Server::start_by(&folder, command)
+                Server::start_with(&folder, command)
             }
         };
         let tenant = || {
@@ -65,7 +65,7 @@ impl Scene {
         };
         let (attacker, honest) = (tenant(), tenant());
         let scene = Self { server, folder, _database: database, attacker, honest };
-        // With a record a tenant's onboarding is complete: only then is it held to all thresholds.
+        // A first record ends the onboarding, after which the thresholds apply in full.
         scene.store_records(&scene.attacker, 1);
         scene.store_records(&scene.honest, HONEST_RECORDS);
         scene
@@ -89,7 +89,7 @@ impl Scene {
         self.server.pid()
     }
 
-    /// What the data folder holds; nothing of a database elsewhere.
+    /// The size of the data folder, without an external database.
     pub(crate) fn disk_bytes(&self) -> u64 {
         let files = std::fs::read_dir(self.folder.data()).expect("a folder");
         files.filter_map(|file| file.ok()?.metadata().ok()).map(|file| file.len()).sum()
@@ -106,22 +106,22 @@ impl Scene {
     }
 
     pub(crate) fn operator_bearer(&self) -> String {
-        format!("Bearer {}", self.folder.operator_token())
+        self.folder.operator_bearer()
     }
 
-    /// One more tenant with an integration.
+    /// Creates another tenant with an integration.
     pub(crate) fn add_tenant(&self) -> Tenant {
         let mut tenant = Tenant::new(&self.folder, &self.server);
         tenant.add_integration(&self.server, 0);
         tenant
     }
 
-    /// Gives the attacker one more integration that is enabled, with a budget; 0 is none.
+    /// Creates an enabled integration of the attacker with a budget; 0 means no limit.
     pub(crate) fn add_enabled(&mut self, budget_limit_cents: u64) -> String {
         self.attacker.add_integration(&self.server, budget_limit_cents)
     }
 
-    /// Gives the attacker more integrations. Records count without their being enabled.
+    /// Creates integrations of the attacker. Records need no enabled integration.
     #[track_caller]
     pub(crate) fn add_integrations(&mut self, count: usize) {
         let mut http = self.attacker_client();
@@ -132,37 +132,37 @@ impl Scene {
         }
     }
 
-    /// Lets clients ask until they have nothing left to ask.
+    /// Runs clients until they have no requests left.
     #[track_caller]
-    pub(crate) fn work_off(&self, clients: Vec<Client>) -> Tally {
-        let tally = Force::start(clients, self.address()).finish(PREPARED_WITHIN);
-        let is_odd = |status: &u16| !matches!(status, 200 | 201 | 503);
-        assert_eq!(tally.answers.keys().find(|status| is_odd(status)), None, "{tally:?}");
+    pub(crate) fn run_to_end(&self, clients: Vec<Client>) -> Tally {
+        let tally = RunningClients::start(clients, self.address()).finish(PREPARED_WITHIN);
+        let is_unexpected = |status: &u16| !matches!(status, 200 | 201 | 503);
+        assert_eq!(tally.answers.keys().find(|status| is_unexpected(status)), None, "{tally:?}");
         tally
     }
 
-    /// Asks the server to end, and expects that it does so in good order.
+    /// Terminates the server and asserts that it exits with 0.
     #[track_caller]
     pub(crate) fn close(self) {
         self.server.stop();
     }
 }
 
-/// The id of what was created.
+/// The id of a created object.
 #[track_caller]
 fn created(answer: &Answer) -> String {
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.data("id").as_str().expect("an id").to_owned()
 }
 
-/// A database of its own on the PostgreSQL of this process, and the settings of a node over it.
+/// Creates a database on the shared cluster and sets a folder up for it.
 fn database(folder: &mut Folder) -> Database {
     fn migrate(owner_url: &str, app_role: &str) {
         PostgresStore::migrate(owner_url, app_role).expect("migrated");
     }
     let database = Database::migrated(Cluster::shared(), migrate);
     std::fs::create_dir(folder.data()).expect("a folder");
-    // The clients of the tests look for it there; the server does not.
+    // For the clients of the tests; the server itself reads the setting.
     std::fs::write(folder.file("operator-token"), OPERATOR_TOKEN).expect("a file");
     folder.set("BURSAR_DATABASE", database.app_url());
     folder.set("BURSAR_SECRET_KEY", SECRET_KEY);
@@ -170,7 +170,7 @@ fn database(folder: &mut Folder) -> Database {
     database
 }
 
-/// The text of a field of an answer's data.
+/// The secret of a created key.
 #[track_caller]
 pub(crate) fn secret(answer: &Answer) -> String {
     answer.data("secret").as_str().map(str::to_owned).expect("a secret")

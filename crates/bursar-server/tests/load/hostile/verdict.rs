@@ -1,37 +1,38 @@
-//! An attack carried out, and whether anyone else noticed it.
+//! The measurements of an attack, and whether they are accepted.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use bursar_testing::process::memory::resident_kib;
 use bursar_testing::waiting::{scale, within};
 
 use crate::hostile::attack::{Attack, Client};
-use crate::hostile::force::{Force, Tally};
+use crate::hostile::honest::{Caller, HonestCallers, Probe, Seen};
+use crate::hostile::running_clients::{RunningClients, Tally};
 use crate::hostile::scene::Scene;
-use crate::hostile::watch::{Ask, Caller, Seen, Watch};
 use crate::memory::{MemoryWatch, Residents};
 
-/// How long the honest callers are at work before the attack: memory is compared with this.
+/// The honest callers run for this time before the attack, as the baseline of memory.
 const WARM_UP: Duration = Duration::from_millis(400);
-/// How long an attack lasts in an ordinary run.
+/// The duration of an attack in an ordinary run.
 const SHORT: Duration = Duration::from_secs(2);
-/// How much the memory of the server may exceed what it was before an attack. The budgets of
-/// bodies (48 MiB) and answers (32 MiB), of which one tenant gets a quarter, what is made of
-/// them, the queue of the writer and its cache are in it.
+/// The maximal growth of the server's memory during an attack. It includes the budgets of bodies
+/// (48 MiB) and responses (32 MiB), of which one tenant gets a quarter, the values parsed from
+/// them, the queue of the writer and its cache.
 const PEAK_KIB_MAX: u64 = 200 * 1024;
-/// How much more the second half of an attack may take than the first: flat, but for what the
-/// allocator does. An ordinary run is over before the caches are warm.
+/// The maximal growth from the first to the second half of an attack, for effects of the allocator. An
+/// ordinary run ends before the caches are warm.
 fn growth_kib_max() -> u64 {
     scale(96, 32) * 1024
 }
-/// What may be left after an attack: the allocator does not give everything back.
+/// The maximal growth after an attack: the allocator does not return everything.
 const LEFT_KIB_MAX: u64 = 160 * 1024;
-/// Until when everything must be back to normal.
+/// The maximal time of the recovery.
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
-/// Good rounds of all honest requests, one after the other, that are taken for normal.
+/// Consecutive good rounds of all honest requests that count as recovered.
 const ROUNDS: usize = 3;
 
-/// What an attack did to the others.
+/// The measurements of an attack.
 pub(crate) struct Verdict {
     name: &'static str,
     statuses: &'static [u16],
@@ -40,7 +41,7 @@ pub(crate) struct Verdict {
     p99_times: u32,
     lasted: Duration,
     tally: Tally,
-    seen: Vec<(Ask, Option<Seen>)>,
+    seen: Vec<(Probe, Option<Seen>)>,
     before_kib: u64,
     during: Residents,
     disk_mib: u64,
@@ -48,20 +49,20 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Carries an attack out.
-    pub(crate) fn of(attack: &Attack, scene: &Scene, clients: Vec<Client>) -> Self {
-        let warm_up = Watch::start(scene);
+    /// Runs an attack.
+    pub(crate) fn measure(attack: &Attack, scene: &Scene, clients: Vec<Client>) -> Self {
+        let warm_up = HonestCallers::start(scene);
         std::thread::sleep(WARM_UP);
-        let (before_kib, before_disk) = (resident_kib(scene), scene.disk_bytes());
+        let (before_kib, before_disk) = (resident_kib(scene.pid()), scene.disk_bytes());
         drop(warm_up.end());
         let lasts = scale(SHORT, attack.lasts);
 
-        let (memory, watch) = (MemoryWatch::start(scene.pid()), Watch::start(scene));
-        let force = Force::start(clients, scene.address());
+        let (memory, callers) = (MemoryWatch::start(scene.pid()), HonestCallers::start(scene));
+        let attackers = RunningClients::start(clients, scene.address());
         std::thread::sleep(lasts);
-        let tally = force.end();
+        let tally = attackers.end();
         let ended = Instant::now();
-        let seen = watch.end();
+        let seen = callers.end();
         let during = memory.end();
         let recovery = recover(scene, ended, before_kib);
         let disk_mib = scene.disk_bytes().saturating_sub(before_disk) / 1024 / 1024;
@@ -82,7 +83,7 @@ impl Verdict {
         }
     }
 
-    /// What does not hold.
+    /// The violated limits.
     pub(crate) fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         if self.tally.connections == 0 {
@@ -99,16 +100,16 @@ impl Verdict {
         if self.disk_mib_max.is_some_and(|most| self.disk_mib > most) {
             failures.push(format!("the data grew by {} MiB", self.disk_mib));
         }
-        for (ask, seen) in &self.seen {
+        for (probe, seen) in &self.seen {
             let Some(seen) = seen else {
-                failures.push(format!("{ask:?} was not answered"));
+                failures.push(format!("{probe:?} got no response"));
                 continue;
             };
-            if seen.percent(99) > ask.p99_max() * self.p99_times {
-                failures.push(format!("the p99 of {ask:?} is {:?}", seen.percent(99)));
+            if seen.percent(99) > probe.p99_max() * self.p99_times {
+                failures.push(format!("the p99 of {probe:?} is {:?}", seen.percent(99)));
             }
             if !seen.failures.is_empty() {
-                failures.push(format!("{ask:?} failed: {:?}", seen.failures));
+                failures.push(format!("{probe:?} failed: {:?}", seen.failures));
             }
         }
         let (first, second) = self.during.halves_kib();
@@ -144,14 +145,14 @@ impl fmt::Display for Verdict {
         for (status, (_, example)) in unusual {
             writeln!(f, "  {status}: {example}")?;
         }
-        for (ask, seen) in seen {
+        for (probe, seen) in seen {
             let Some(seen) = seen else {
-                writeln!(f, "  {ask:?}: gave up")?;
+                writeln!(f, "  {probe:?}: gave up")?;
                 continue;
             };
             writeln!(
                 f,
-                "  {ask:?}: {} asked, p50 {:?}, p99 {:?}, slowest {:?}, failures {:?}",
+                "  {probe:?}: {} requests, p50 {:?}, p99 {:?}, slowest {:?}, failures {:?}",
                 seen.took.len(),
                 seen.percent(50),
                 seen.percent(99),
@@ -165,10 +166,10 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// How long after the attack everyone was served as before and memory was given back, or what
-/// was still wrong when the time was over.
+/// The time until everyone is served as before and memory is back, or what was still wrong at the
+/// timeout.
 fn recover(scene: &Scene, ended: Instant, before_kib: u64) -> Result<Duration, String> {
-    let mut callers = Ask::ALL.map(|ask| Caller::new(scene, ask));
+    let mut callers = Probe::ALL.map(|probe| Caller::new(scene, probe));
     let mut attacker = scene.attacker_client();
     let (mut good, mut problem) = (0, String::new());
     let left = RECOVERY_MAX.saturating_sub(ended.elapsed());
@@ -180,11 +181,11 @@ fn recover(scene: &Scene, ended: Instant, before_kib: u64) -> Result<Duration, S
             let answer = attacker.get("/api/v1/telemetry/usage-history?limit=1");
             match answer {
                 Ok(answer) if answer.is_success() => {}
-                // Protection tells the attacker to wait out its own rate.
+                // The attacker still exceeds its own rate.
                 Ok(answer) if matches!(answer.code(), "THROTTLED" | "RATE_LIMITED") => {}
                 other => return Err(format!("the attacker's own tenant: {other:?}")),
             }
-            let left_kib = resident_kib(scene).saturating_sub(before_kib);
+            let left_kib = resident_kib(scene.pid()).saturating_sub(before_kib);
             if left_kib > LEFT_KIB_MAX {
                 return Err(format!("{left_kib} KiB of memory are left"));
             }
@@ -199,16 +200,12 @@ fn recover(scene: &Scene, ended: Instant, before_kib: u64) -> Result<Duration, S
     recovered.ok_or(problem)
 }
 
-fn resident_kib(scene: &Scene) -> u64 {
-    crate::memory::resident_kib(scene.pid())
-}
-
 impl Caller {
-    /// Asks once, and says what was not as it is without an attack.
+    /// Sends one request and returns what differs from normal.
     fn check(&mut self) -> Result<(), String> {
-        let asked = Instant::now();
-        self.ask().map_err(|failure| format!("{:?}: {failure}", self.kind()))?;
-        let took = asked.elapsed();
+        let sent = Instant::now();
+        self.send().map_err(|failure| format!("{:?}: {failure}", self.kind()))?;
+        let took = sent.elapsed();
         let kind = self.kind();
         if took > kind.p99_max() { Err(format!("{kind:?} took {took:?}")) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! Worker time: bodies that cost far more to read than to send.
+//! Worker time: bodies that cost far more to decode than to send.
 
 use bursar_testing::waiting::scale;
 
@@ -10,24 +10,24 @@ use crate::hostile::scene::Scene;
 fn body_bytes() -> usize {
     scale(1, 4) * 1024 * 1024
 }
-/// The beginning of a gzip member: no name, no time, an unknown system.
+/// The header of a gzip member: no name, no time, an unknown system.
 const GZIP_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-/// The checksum and the length of nothing.
+/// The checksum and the length of an empty member.
 const GZIP_END: [u8; 8] = [0; 8];
 
-/// Packed bodies that hold nothing, and JSON that is deep or of many parts.
+/// Compressed bodies without content, and JSON that is deep or wide.
 pub(crate) const DECODED: Attack =
     Attack { statuses: &[200, 400, 413, 415, 422], ..Attack::new("decoded", decoded) };
 
 fn decoded(scene: &mut Scene) -> Vec<Client> {
     let bearer = &scene.attacker.bearer;
-    let packed = |body: &[u8]| {
+    let compressed = |body: &[u8]| {
         request::with_body("POST", request::BATCH, bearer, "Content-Encoding: gzip\r\n", body)
     };
     let plain = |body: &str| request::post(request::BATCH, bearer, body);
     let requests = [
-        packed(&empty_blocks(body_bytes())),
-        packed(&empty_members(body_bytes())),
+        compressed(&empty_blocks(body_bytes())),
+        compressed(&empty_members(body_bytes())),
         plain(&deep_json(body_bytes())),
         plain(&wide_json(body_bytes(), &scene.target())),
     ];
@@ -38,10 +38,10 @@ fn decoded(scene: &mut Scene) -> Vec<Client> {
     (0..each * requests.len()).filter_map(client).collect()
 }
 
-/// A gzip member of about so many bytes, all of them blocks with fixed codes and no content. Each
-/// block is ten bits long, and a decoder builds its tables anew for it.
+/// A gzip member of about this size that consists of empty blocks with fixed codes. Each block takes
+/// ten bits, and the decoder builds its tables anew for it.
 fn empty_blocks(bytes: usize) -> Vec<u8> {
-    // Three bits say that it is not the last block and has fixed codes, seven that it ends.
+    // Three bits for a block with fixed codes that is not the last, seven for its end.
     const BLOCK: u64 = 0b010;
     let four_blocks = BLOCK | BLOCK << 10 | BLOCK << 20 | BLOCK << 30;
     let last_block = [0b011, 0];
@@ -52,19 +52,19 @@ fn empty_blocks(bytes: usize) -> Vec<u8> {
     body
 }
 
-/// Gzip members without content, one after the other.
+/// Many gzip members without content.
 fn empty_members(bytes: usize) -> Vec<u8> {
     let member = [GZIP_HEAD.as_slice(), &[0b011, 0], &GZIP_END].concat();
     member.repeat(bytes / member.len())
 }
 
-/// A batch that is one list in another, all the way.
+/// A batch of nested lists.
 fn deep_json(bytes: usize) -> String {
     let deep = bytes / 2;
     format!("{{\"records\":[{}{}]}}", "[".repeat(deep), "]".repeat(deep))
 }
 
-/// A batch of records with metadata of as many fields as have room.
+/// A batch of records with metadata of many fields.
 fn wide_json(bytes: usize, integration: &str) -> String {
     let fields: Vec<String> = (0..3_000).map(|at| format!("\"{at}\":{at}")).collect();
     let more = format!(",\"metadata\":{{{}}}", fields.join(","));

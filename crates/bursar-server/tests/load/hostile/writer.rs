@@ -1,5 +1,5 @@
-//! Writer time: holds that expire at one moment, batches and changes at full speed, and records that
-//! are refused.
+//! Writer time: holds that expire at the same time, batches and changes at full speed, and refused
+//! records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,32 +13,32 @@ use crate::hostile::scene::{Scene, Store};
 
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 const CLIENTS: usize = 32;
-/// How long before the moment at which all holds expire no more are made.
-const CALM: Duration = Duration::from_millis(500);
+/// No more holds are made this long before all expire.
+const PAUSE_BEFORE_EXPIRY: Duration = Duration::from_millis(500);
 
-/// Reservations that all expire in the middle of the attack, and others that expire as they come.
-/// Beyond 50,000 of an integration they are refused.
+/// Reservations that all expire in the middle of the attack, and others with short lifetimes. Beyond
+/// 50,000 of an integration they are refused.
 pub(crate) const EXPIRING: Attack =
     Attack { statuses: &[200, 201, 409], ..Attack::new("expiring", expiring) };
-/// Batches of records and of conflicts, and changes of integrations, as fast as they are answered.
+/// Batches of records and conflicts, and changes of integrations, at full speed.
 pub(crate) const WRITING: Attack = Attack::new("writing", writing);
-/// The same on PostgreSQL.
+/// `WRITING` on PostgreSQL.
 pub(crate) const WRITING_POSTGRES: Attack = Attack {
     store: Store::Postgres,
     lasts: Duration::from_secs(10),
     ..Attack::new("writing on PostgreSQL", writing)
 };
 
-/// Far below what the attacker sends, and above what the honest callers do.
-const BEYOND: [(&str, &str); 2] = [
+/// Below the rate of the attacker and above that of the honest callers.
+const THRESHOLDS: [(&str, &str); 2] = [
     ("BURSAR_PROTECTION_TRAFFIC_PER_MINUTE", "6000"),
     ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "100"),
 ];
-/// Records of unknown calls beyond a threshold: each is refused by the writer, who looks it up.
+/// Records of unknown calls beyond a threshold, each of which the writer looks up and refuses.
 pub(crate) const UNKNOWN: Attack =
-    Attack { settings: &BEYOND, ..Attack::new("unknown calls", unknown) };
-/// The same on PostgreSQL, which shares the processors with the server here, so that bursts of large
-/// batches show in everyone's tail.
+    Attack { settings: &THRESHOLDS, ..Attack::new("unknown calls", unknown) };
+/// `UNKNOWN` on PostgreSQL, which shares the processors with the server, so that bursts of large
+/// batches affect everyone's p99.
 pub(crate) const UNKNOWN_POSTGRES: Attack = Attack {
     name: "unknown calls on PostgreSQL",
     store: Store::Postgres,
@@ -57,21 +57,21 @@ fn expiring(scene: &mut Scene) -> Vec<Client> {
     let reserve = |number: usize| {
         let (made, bearer) = (Arc::clone(&made), scene.attacker.bearer.clone());
         let integration = integration(scene, number);
-        Client::asks(number, move || {
-            let left = end.checked_duration_since(Instant::now() + CALM)?;
+        Client::requests(number, move || {
+            let left = end.checked_duration_since(Instant::now() + PAUSE_BEFORE_EXPIRY)?;
             let call = made.fetch_add(1, Ordering::Relaxed);
-            let ttl = (left + CALM).as_secs() + 1;
+            let ttl = (left + PAUSE_BEFORE_EXPIRY).as_secs() + 1;
             (call < reservations_max)
                 .then(|| reservation(&integration, &format!("due-{call}"), ttl, &bearer))
         })
     };
-    let tally = scene.work_off((0..CLIENTS).map(reserve).collect());
+    let tally = scene.run_to_end((0..CLIENTS).map(reserve).collect());
     let made = tally.answers.get(&201).map(|(count, _)| count);
-    println!("reservations that expire at one moment: {made:?}");
+    println!("reservations that expire at the same time: {made:?}");
     let reserve = |number: usize| {
         let (bearer, integration) = (scene.attacker.bearer.clone(), integration(scene, number));
         let mut call = 0;
-        Client::asks(number, move || {
+        Client::requests(number, move || {
             call += 1;
             Some(reservation(&integration, &format!("brief-{number}-{call}"), 1, &bearer))
         })
@@ -100,9 +100,9 @@ fn writing(scene: &mut Scene) -> Vec<Client> {
     for number in 0..8 {
         let (bearer, target) = (scene.attacker.bearer.clone(), target.clone());
         let mut sent = 0;
-        // Half of them send the same calls with other content: all of those are conflicts.
+        // Half of them repeat calls with other content, which conflict.
         let is_new = number < 4;
-        clients.push(Client::asks(number, move || {
+        clients.push(Client::requests(number, move || {
             sent += 1;
             let part = if is_new { sent } else { 0 };
             let more = format!(",\"latency_ms\":{sent},\"agent_id\":\"{}\"", sent % 50);
@@ -116,7 +116,7 @@ fn writing(scene: &mut Scene) -> Vec<Client> {
         let (bearer, path) =
             (scene.attacker.bearer.clone(), format!("/api/v1/integrations/{target}"));
         let mut sent = 0;
-        clients.push(Client::asks(number, move || {
+        clients.push(Client::requests(number, move || {
             sent += 1;
             let body = format!("{{\"name\":\"renamed {number} {sent}\"}}");
             Some(request::with_body("PATCH", &path, &bearer, "", body.as_bytes()))
@@ -130,9 +130,9 @@ fn unknown(scene: &mut Scene) -> Vec<Client> {
     let client = |number: usize| {
         let (bearer, target) = (scene.attacker.bearer.clone(), target.clone());
         let mut sent = 0;
-        // Most send single records, the others batches.
+        // Most clients send single records, the others batches.
         let records = if number < 24 { 1 } else { scale(100, 1_000) };
-        Client::asks(number, move || {
+        Client::requests(number, move || {
             sent += 1;
             let record =
                 |at| request::record(&target, &format!("{number}-{sent}-{at}"), "gpt-4o", "");

@@ -1,4 +1,4 @@
-//! What the loud clients were told against what the server exports: each record once.
+//! Checks the acknowledgements of the load clients against the export: each record is stored once.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -8,18 +8,18 @@ use std::time::Duration;
 use bursar_testing::process::tenant::Tenant;
 use serde_json::Value;
 
-use crate::overload::loud::Loud;
+use crate::overload::load_client::LoadClient;
 use crate::overload::plan::{Plan, parse_call_id};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often each call of each client is stored.
+/// For each client, how often each of its calls is stored.
 type Stored = HashMap<usize, Vec<u8>>;
 
-/// Checks that what was acknowledged is stored once, and nothing else but what is in doubt. Answers
-/// how many records were acknowledged.
+/// Asserts that exactly the acknowledged records are stored, once each, except for those in doubt.
+/// Returns the number of acknowledged records.
 #[track_caller]
-pub(crate) fn check_books(address: &str, tenants: &[Tenant], clients: &[Loud]) -> u64 {
+pub(crate) fn check_books(address: &str, tenants: &[Tenant], clients: &[LoadClient]) -> u64 {
     let mut stored = Stored::new();
     for tenant in tenants {
         let listed = read_export(address, &tenant.bearer, &mut stored);
@@ -29,8 +29,8 @@ pub(crate) fn check_books(address: &str, tenants: &[Tenant], clients: &[Loud]) -
     let (mut acknowledged, mut listed) = (0, 0);
     for client in clients {
         let calls = stored.remove(&client.number).unwrap_or_default();
-        let (told, found) = check_client(client, &calls);
-        acknowledged += told;
+        let (client_acknowledged, found) = check_client(client, &calls);
+        acknowledged += client_acknowledged;
         listed += found;
     }
     assert_eq!(stored.len(), 0, "records of clients that do not exist");
@@ -38,21 +38,21 @@ pub(crate) fn check_books(address: &str, tenants: &[Tenant], clients: &[Loud]) -
     acknowledged
 }
 
-/// How many records a client was told are stored, and how many are.
+/// The acknowledged and the stored records of a client.
 #[track_caller]
-fn check_client(client: &Loud, stored: &[u8]) -> (u64, u64) {
+fn check_client(client: &LoadClient, stored: &[u8]) -> (u64, u64) {
     let times = |call: u64| stored.get(call as usize).copied().unwrap_or(0);
     let mut plan = Plan::new(client.mix, client.number);
     let (mut acknowledged, mut found) = (0, 0);
     while plan.steps() < client.plan.steps() {
-        for call in plan.step_now().records() {
+        for call in plan.current_step().records() {
             assert_eq!(times(call), 1, "call {call} of client {}", client.number);
             acknowledged += 1;
         }
         plan.advance();
     }
     found += acknowledged;
-    for call in plan.step_now().records() {
+    for call in plan.current_step().records() {
         assert!(times(call) <= u8::from(client.in_doubt), "call {call} of {}", client.number);
         found += u64::from(times(call));
     }
@@ -61,7 +61,7 @@ fn check_client(client: &Loud, stored: &[u8]) -> (u64, u64) {
     (acknowledged, found)
 }
 
-/// Reads all of a tenant's records as a file, and counts them.
+/// Reads and counts all records of a tenant from an export.
 fn read_export(address: &str, bearer: &str, stored: &mut Stored) -> u64 {
     let mut answer = get(address, bearer, "/api/v1/telemetry/export?format=csv");
     let mut line = String::new();
@@ -75,7 +75,7 @@ fn read_export(address: &str, bearer: &str, stored: &mut Stored) -> u64 {
     let mut count = 0;
     while reader.read_byte_record(&mut row).expect("a row") {
         let call_id = row.get(column).and_then(|field| std::str::from_utf8(field).ok());
-        let (client, call) = call_id.and_then(parse_call_id).expect("a call of a loud client");
+        let (client, call) = call_id.and_then(parse_call_id).expect("a call of a load client");
         let calls = stored.entry(client).or_default();
         if calls.len() <= call as usize {
             calls.resize(call as usize + 1, 0);
@@ -95,10 +95,10 @@ fn total_calls(address: &str, bearer: &str) -> u64 {
     body.pointer("/data/total_calls").and_then(Value::as_u64).expect("a total")
 }
 
-/// Asks by the oldest HTTP, whose answers end with their connection.
+/// Sends a request over HTTP/1.0, whose response ends with the connection.
 fn get(address: &str, bearer: &str, path: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    stream.set_read_timeout(Some(READ_TIMEOUT)).expect("set");
     let request = format!("GET {path} HTTP/1.0\r\nHost: bursar\r\nAuthorization: {bearer}\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
     BufReader::with_capacity(256 * 1024, stream)

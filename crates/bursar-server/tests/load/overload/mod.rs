@@ -1,21 +1,19 @@
-//! Ten times what the server can do, in 256 MiB: it does as much as before, says no to the rest,
-//! and loses nothing.
+//! Ten times the capacity, in 256 MiB: the throughput stays, the rest is refused, and nothing is lost.
 //!
-//! With `BURSAR_PROVE=1` the same test takes longer, has more clients and checks the figures too.
+//! With `BURSAR_PROVE=1` the test runs longer, with more clients, and checks the throughput too.
 
 mod books;
-mod loud;
+mod load_client;
 mod plan;
 mod quiet;
 mod slow;
-mod support;
 
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bursar_testing::cage::Cage;
+use bursar_testing::memory_cgroup::MemoryCgroup;
 use bursar_testing::process::descriptors::raise_descriptors;
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
@@ -25,52 +23,52 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::memory::{MemoryWatch, Residents};
 use crate::overload::books::check_books;
-use crate::overload::loud::{Crowd, Loud, Pace, Tally, Target, load};
+use crate::overload::load_client::{Crowd, LoadClient, Pace, Tally, Target, run_load};
 use crate::overload::plan::Mix;
 use crate::overload::quiet::{Latencies, Quiet};
 use crate::overload::slow::Slow;
-use crate::overload::support::percentile;
+use crate::percentile::percentile;
 
-/// What the server may have.
+/// The memory limit of the server.
 const MEMORY_MAX: u64 = 256 * 1024 * 1024;
-/// How much more memory the second half of the load may take than the first.
+/// The maximal ratio of memory in the second half of the load to the first.
 const GROWTH_MAX: f64 = 1.10;
-/// How much more than the capacity is asked for.
+/// The ratio of the load to the capacity.
 const OVERLOAD: f64 = 10.0;
-/// The part of the peak that must be left of what is acknowledged.
+/// The minimal ratio of acknowledged requests to the capacity.
 const GOODPUT_MIN: f64 = 0.8;
-/// What the clients must at least have come to ask for.
+/// The minimal ratio of the sent load to the capacity.
 const OFFERED_MIN: f64 = 8.0;
-/// Tenants of the ordinary loud clients.
-const LOUD_TENANTS: usize = 6;
-/// Integrations have a budget, far above what is spent.
+/// Tenants of the ordinary load clients.
+const LOAD_TENANTS: usize = 6;
+/// A budget that is never used up.
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
-/// Clients that send the largest batches, and records that they send a second together.
+/// Clients that send the largest batches, and their records a second together.
 const WIDE_CLIENTS: usize = 2;
 const WIDE_PACE: f64 = 1_000.0;
-/// What chance may do to the part of requests that is not refused.
-const CHANCE: f64 = 0.02;
-/// The slowest of a hundred requests of the quiet tenant.
+/// The tolerance of the success ratio.
+const SUCCESS_TOLERANCE: f64 = 0.02;
+/// The maximal p99 of the quiet tenant.
 const QUIET_P99_MAX: Duration = Duration::from_secs(2);
-/// Until when a lone request must be quick again.
+/// The maximal time until a lone request is fast again.
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
 
-/// Everything that the proof is done with.
+/// The server and all clients of the test.
 struct Scene {
     folder: Folder,
     server: Server,
-    cage: Option<Cage>,
+    cgroup: Option<MemoryCgroup>,
     target: Arc<Target>,
     slow: Tenant,
-    /// All loud clients until now.
-    clients: Vec<Loud>,
+    /// All load clients so far.
+    clients: Vec<LoadClient>,
     next_number: usize,
 }
 
-/// What was seen during the overload.
+/// The measurements of the overload.
 struct Seen {
     tally: Tally,
-    /// Records and reservations that were acknowledged and asked for in a second.
+    /// Records and reservations a second: acknowledged and sent.
     goodput: f64,
     offered: f64,
     residents: Residents,
@@ -78,8 +76,8 @@ struct Seen {
 }
 
 impl Scene {
-    /// A server with a store that is larger than its memory, so that what it can do does not fall
-    /// while it is measured.
+    /// A server with a store larger than its memory, so that its capacity does not fall during the
+    /// measurement.
     fn new() -> (Self, Quiet) {
         raise_descriptors(3_000 + 2 * scale(400, 2_000));
         let folder = Folder::new();
@@ -89,42 +87,42 @@ impl Scene {
             tenant.add_integration(&server, BUDGET_CENTS);
             tenant
         };
-        let tenants: Vec<Tenant> = (0..LOUD_TENANTS).map(|_| tenant()).collect();
+        let tenants: Vec<Tenant> = (0..LOAD_TENANTS).map(|_| tenant()).collect();
         let (slow, quiet) = (tenant(), tenant());
         let target = Arc::new(Target { address: address(&server), tenants });
         let clients = Vec::new();
-        let scene = Self { folder, server, cage: None, target, slow, clients, next_number: 0 };
-        let scene = scene.fill().caged();
+        let scene = Self { folder, server, cgroup: None, target, slow, clients, next_number: 0 };
+        let scene = scene.fill().in_memory_cgroup();
         let quiet = Quiet::new(&quiet, &scene.server, quiet.integrations.first().expect("one"));
         (scene, quiet)
     }
 
     fn fill(mut self) -> Self {
-        self.work(32, Pace::Closed, scale(Duration::from_millis(500), Duration::from_secs(90)));
+        self.run(32, Pace::Closed, scale(Duration::from_millis(500), Duration::from_secs(90)));
         self
     }
 
-    /// The same with another server, in a cage.
-    fn caged(self) -> Self {
+    /// Restarts the server in a memory cgroup.
+    fn in_memory_cgroup(self) -> Self {
         let Self { folder, server, target, slow, clients, next_number, .. } = self;
         server.stop();
         forget_pages(&folder);
-        let cage = Cage::new(MEMORY_MAX);
-        let server = match &cage {
-            Some(cage) => {
-                let door = cage.door();
-                let door = door.to_str().expect("a path");
+        let cgroup = MemoryCgroup::new(MEMORY_MAX);
+        let server = match &cgroup {
+            Some(cgroup) => {
+                let procs_file = cgroup.procs_file();
+                let procs_file = procs_file.to_str().expect("a path");
                 let enter = "echo $$ > \"$0\" && exec \"$@\"";
-                Server::start_by(&folder, folder.serve_under("sh", &["-c", enter, door]))
+                Server::start_with(&folder, folder.serve_under("sh", &["-c", enter, procs_file]))
             }
             None => {
-                println!("without a cgroup, only what is resident is bounded");
+                println!("without a cgroup only the resident memory is limited");
                 Server::start(&folder)
             }
         };
         let tenants = Arc::into_inner(target).expect("no client is left").tenants;
         let target = Arc::new(Target { address: address(&server), tenants });
-        Self { folder, server, cage, target, slow, clients, next_number }
+        Self { folder, server, cgroup, target, slow, clients, next_number }
     }
 
     fn crowd(&mut self, mix: Mix, clients: usize, pace: Pace) -> Crowd {
@@ -133,29 +131,29 @@ impl Scene {
         Crowd { mix, numbers: first..self.next_number, pace }
     }
 
-    /// Lets clients work for a time, with some that send the largest batches; what came of it.
-    fn work(&mut self, clients: usize, pace: Pace, time: Duration) -> Tally {
+    /// Runs clients for a time, with some that send the largest batches.
+    fn run(&mut self, clients: usize, pace: Pace, time: Duration) -> Tally {
         let ordinary = self.crowd(Mix::Ordinary, clients, pace);
         let wide = self.crowd(Mix::Wide, WIDE_CLIENTS, Pace::Open(WIDE_PACE));
         let target = &self.target;
-        let mut worked = std::thread::scope(|scope| {
-            let wide = scope.spawn(move || load(target, wide, time));
-            let mut worked = load(target, ordinary, time);
-            worked.extend(wide.join().expect("the wide clients"));
-            worked
+        let mut clients = std::thread::scope(|scope| {
+            let wide = scope.spawn(move || run_load(target, wide, time));
+            let mut clients = run_load(target, ordinary, time);
+            clients.extend(wide.join().expect("the wide clients"));
+            clients
         });
-        let tally = Tally::of(&worked);
-        assert_eq!(tally.odd, Vec::<String>::new(), "neither done nor refused as it should be");
-        self.clients.append(&mut worked);
+        let tally = Tally::of(&clients);
+        assert_eq!(tally.unexpected, Vec::<String>::new());
+        self.clients.append(&mut clients);
         tally
     }
 
-    /// The most that is acknowledged in a second, by as many clients as are best for it.
+    /// The capacity: the most acknowledged requests a second over several numbers of clients.
     fn peak(&mut self) -> f64 {
         let time = scale(Duration::from_millis(700), Duration::from_secs(4));
         let mut peak: f64 = 0.0;
         for clients in scale(vec![16, 64], vec![8, 32, 128]) {
-            let tally = self.work(clients, Pace::Closed, time);
+            let tally = self.run(clients, Pace::Closed, time);
             let goodput = tally.acknowledged as f64 / time.as_secs_f64();
             println!("{clients} clients: {goodput:.0} a second, {} requests", tally.answers);
             peak = peak.max(goodput);
@@ -163,21 +161,21 @@ impl Scene {
         peak
     }
 
-    /// Brings the server into the state that it has under load. A new one has more of the cage left
-    /// for pages of its file, and is faster until its connections and queues have had their memory.
+    /// Brings the server into its state under load. A new one has more of the cgroup's memory for pages
+    /// of its file, and is faster until its connections and queues have taken theirs.
     fn warm_up(&mut self) {
         let fresh = self.peak();
         let time = scale(Duration::from_millis(500), Duration::from_secs(4));
-        self.work(scale(400, 2_000), Pace::Open(OVERLOAD * fresh), time);
+        self.run(scale(400, 2_000), Pace::Open(OVERLOAD * fresh), time);
     }
 
     fn overload(&mut self, quiet: Quiet, peak: f64) -> (Quiet, Seen) {
         let time = scale(Duration::from_secs(4), Duration::from_secs(40));
-        let slow = Slow::gather(&self.slow, self.target.address, scale(8, 40));
+        let slow = Slow::start(&self.slow, self.target.address, scale(8, 40));
         let memory = MemoryWatch::start(self.server.pid());
-        let at_work = quiet.work();
-        let tally = self.work(scale(400, 2_000), Pace::Open(OVERLOAD * peak), time);
-        let (quiet, latencies) = at_work.end();
+        let running = quiet.start();
+        let tally = self.run(scale(400, 2_000), Pace::Open(OVERLOAD * peak), time);
+        let (quiet, latencies) = running.end();
         let residents = memory.end();
         drop(slow);
         let goodput = tally.acknowledged as f64 / time.as_secs_f64();
@@ -187,25 +185,25 @@ impl Scene {
 }
 
 impl Scene {
-    /// Ends the server, and checks what it stored, with one that is not in a cage.
+    /// Stops the server and checks its records with a server outside of the cgroup.
     fn close(self) {
-        let Self { folder, server, cage, target, clients, .. } = self;
+        let Self { folder, server, cgroup, target, clients, .. } = self;
         server.stop();
-        if let Some(cage) = &cage {
-            assert_eq!(cage.kills(), 0, "the system killed a process for want of memory");
+        if let Some(cgroup) = &cgroup {
+            assert_eq!(cgroup.kills(), 0, "the kernel killed a process for lack of memory");
         }
         let verified = folder.run(&["db", "verify"]);
         println!("{}", verified.trim());
         assert!(verified.contains(": 0 differences"), "{verified}");
         let server = Server::start(&folder);
         let acknowledged = check_books(server.address(), &target.tenants, &clients);
-        println!("{acknowledged} records were acknowledged, and are there once");
+        println!("{acknowledged} records were acknowledged and are stored once");
         server.stop();
     }
 }
 
-/// Drops what the system has of the data file in its cache. A cage bounds only pages that were read in
-/// it: with the others at hand the server would be quicker at first than it can be.
+/// Drops the data file from the page cache. A cgroup counts only pages that it read itself, so with a
+/// warm cache the server would be too fast at first.
 fn forget_pages(folder: &Folder) {
     let data = File::open(folder.file("bursar.db")).expect("the data file");
     data.sync_all().expect("pages on the disk");
@@ -216,21 +214,21 @@ fn address(server: &Server) -> SocketAddr {
     server.address().parse().expect("an address")
 }
 
-/// The median of lone requests, when nothing else is left to be done.
+/// The latency of lone requests: the median of several medians.
 fn lone(quiet: &mut Quiet) -> Duration {
     let mut medians: Vec<Duration> = (0..5).map(|_| quiet.median()).collect();
     medians.sort_unstable();
     percentile(&medians, 50)
 }
 
-/// How long after the load a lone request was as quick as before, nearly.
+/// The time until a lone request takes at most twice as long as before the load.
 fn recover(quiet: &mut Quiet, before: Duration) -> Option<Duration> {
     let ended = Instant::now();
     within(RECOVERY_MAX, || (quiet.median() <= before * 2).then(|| ended.elapsed()))
 }
 
 #[test]
-fn ten_times_the_capacity_is_borne_in_256_mib() {
+fn ten_times_the_capacity_is_handled_in_256_mib() {
     let _alone = crate::alone();
     let (mut scene, mut quiet) = Scene::new();
     scene.warm_up();
@@ -240,11 +238,11 @@ fn ten_times_the_capacity_is_borne_in_256_mib() {
     let (mut quiet, seen) = scene.overload(quiet, before);
     let recovered = recover(&mut quiet, lone_before);
 
-    // What a store of this size bears is between what it bore before and what it bears after.
+    // The store grew, so its capacity is between that before and that after the load.
     let peak = f64::midpoint(before, scene.peak());
     seen.print(peak, before);
     println!(
-        "a lone request took {lone_before:?}, and was nearly as quick again {recovered:?} after"
+        "a lone request took {lone_before:?}, and at most twice that again after {recovered:?}"
     );
     scene.close();
     seen.check(peak);
@@ -271,7 +269,7 @@ impl Seen {
                 percentile(&kind.took, 99)
             );
         }
-        println!("resident, in MiB, tenth by tenth: {:?}", residents.curve_mib());
+        println!("resident, in MiB, by tenths: {:?}", residents.curve_mib());
         println!(
             "quiet tenant: {} requests, p50 {:?}, p99 {:?}, slowest {:?}",
             quiet.count(),
@@ -285,13 +283,16 @@ impl Seen {
     fn check(&self, peak: f64) {
         let (first_kib, second_kib) = self.residents.halves_kib();
         assert!(first_kib.max(second_kib) * 1024 <= MEMORY_MAX, "too much memory");
-        assert!(self.quiet.percent(99) <= QUIET_P99_MAX, "the quiet tenant waits");
+        assert!(self.quiet.percent(99) <= QUIET_P99_MAX, "the quiet tenant is slow");
         let Tally { settlements, admissions, .. } = &self.tally;
-        let least = admissions.success() - CHANCE;
-        assert!(settlements.success() >= least, "admissions go first");
-        // A few seconds of a build for tests, beside other tests, measure nothing.
+        let least = admissions.success() - SUCCESS_TOLERANCE;
+        assert!(
+            settlements.success() >= least,
+            "settlements are refused more often than admissions"
+        );
+        // A short run of a debug build says nothing about throughput.
         if scale(false, true) {
-            assert!(self.offered >= peak * OFFERED_MIN, "too little was asked for");
+            assert!(self.offered >= peak * OFFERED_MIN, "too little load");
             assert!(second_kib as f64 <= first_kib as f64 * GROWTH_MAX, "memory grows");
             assert!(self.goodput >= peak * GOODPUT_MIN, "goodput");
         }

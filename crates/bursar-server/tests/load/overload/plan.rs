@@ -1,33 +1,33 @@
-//! What a loud client does, step after step: always the same mix, whatever is refused.
+//! The steps of a load client, a fixed mix that refusals do not change.
 
 use std::fmt::Write as _;
 
-/// Records of most batches, and of every fourth.
+/// Records of a batch; every fourth batch is large.
 const SMALL_BATCH: u64 = 100;
 const LARGE_BATCH: u64 = 1_000;
-/// Steps of a cycle: one batch and six single records, two reservations, one record that settles.
+/// Steps of a cycle: a batch, six single records, two reservations, and a record that settles one.
 const STEPS: u64 = 10;
-/// Calls of a cycle besides its batch: the second of its reservations is left to expire.
+/// Calls of a cycle besides its batch. The second reservation expires.
 const OTHER_CALLS: u64 = 8;
-/// Shorter than the load lasts, so that expiry is a part of it.
+/// Shorter than the load, so that reservations expire during it.
 const TTL_SECONDS: u32 = 10;
 
-/// What one record of a wide batch has besides the rest: the batch just fits the largest body.
+/// Metadata of a record of a wide batch, which just fits the largest body.
 const WIDE_METADATA: usize = 8_000;
 
-/// What one kind of client sends.
+/// The mix of a client's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mix {
     /// 70 % of the requests record, 20 % reserve, 10 % settle.
     Ordinary,
-    /// Nothing but the largest batches that there are.
+    /// Only the largest batches.
     Wide,
 }
 
-/// What is sent at once.
+/// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Records of calls that follow each other.
+    /// Records of consecutive calls.
     Batch {
         first: u64,
         calls: u64,
@@ -38,14 +38,14 @@ pub(crate) enum Step {
     Reserve {
         call: u64,
     },
-    /// Records a call that was reserved before.
+    /// Records a reserved call.
     Settle {
         call: u64,
     },
 }
 
 impl Step {
-    /// How many records or reservations it is.
+    /// The number of records or reservations.
     pub(crate) fn items(self) -> u64 {
         match self {
             Self::Batch { calls, .. } => calls,
@@ -63,7 +63,7 @@ impl Step {
     }
 }
 
-/// Where a client is on its way. Its steps are numbered calls, each the client's own.
+/// The position of a client in its steps. Calls are numbered for each client.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     mix: Mix,
@@ -73,24 +73,24 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The way of a client, from its beginning.
+    /// A client at its first step.
     pub(crate) fn new(mix: Mix, client: usize) -> Self {
         Self { mix, client, step: 0, first_call: 0 }
     }
 
-    /// The steps that were made.
+    /// The number of acknowledged steps.
     pub(crate) fn steps(&self) -> u64 {
         self.step
     }
 
-    /// Clients are at different cycles, so that the mix of all is the same at every moment.
+    /// The size of the current batch. Clients start in different cycles, so that the mix of all is the
+    /// same at every moment.
     fn batch(&self) -> u64 {
         let cycle = self.step / STEPS + self.client as u64;
         if cycle % 4 == 3 { LARGE_BATCH } else { SMALL_BATCH }
     }
 
-    /// What is to be sent.
-    pub(crate) fn step_now(&self) -> Step {
+    pub(crate) fn current_step(&self) -> Step {
         if self.mix == Mix::Wide {
             return Step::Batch { first: self.step * LARGE_BATCH, calls: LARGE_BATCH };
         }
@@ -104,7 +104,7 @@ impl Plan {
         }
     }
 
-    /// Goes on, once the step is acknowledged.
+    /// Moves to the next step after an acknowledgement.
     pub(crate) fn advance(&mut self) {
         let batch = self.batch();
         self.step += 1;
@@ -113,14 +113,14 @@ impl Plan {
         }
     }
 
-    /// The request of the step.
+    /// The request of the current step.
     pub(crate) fn request(&self, bearer: &str, integration: &str) -> Vec<u8> {
         let metadata = match self.mix {
             Mix::Ordinary => "search".to_owned(),
             Mix::Wide => "x".repeat(WIDE_METADATA),
         };
         let record = |call: u64| record(integration, &call_id(self.client, call), &metadata);
-        let (path, body) = match self.step_now() {
+        let (path, body) = match self.current_step() {
             Step::Batch { first, calls } => {
                 let records: Vec<String> = (first..first + calls).map(record).collect();
                 ("telemetry/llm-usage/batch", format!("{{\"records\":[{}]}}", records.join(",")))
@@ -135,7 +135,7 @@ impl Plan {
     }
 }
 
-/// A request that posts JSON.
+/// A POST request with JSON.
 pub(crate) fn post(path: &str, bearer: &str, body: &str) -> Vec<u8> {
     let mut request = String::new();
     write!(
@@ -152,7 +152,7 @@ fn call_id(client: usize, call: u64) -> String {
     format!("call-{client:05}-{call:08}")
 }
 
-/// The client and the number in a call id of such a client.
+/// The client and the number in a call id of a load client.
 pub(crate) fn parse_call_id(call_id: &str) -> Option<(usize, u64)> {
     let (client, call) = call_id.strip_prefix("call-")?.split_once('-')?;
     Some((client.parse().ok()?, call.parse().ok()?))

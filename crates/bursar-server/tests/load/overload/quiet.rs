@@ -1,4 +1,4 @@
-//! The quiet tenant: ten requests a second, each of which must succeed in time.
+//! The quiet tenant: ten requests a second, each of which must succeed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,21 +10,21 @@ use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
 use serde_json::{Value, json};
 
-use crate::overload::support::percentile;
+use crate::percentile::percentile;
 
-/// How often it asks.
-const ASK_EVERY: Duration = Duration::from_millis(100);
-/// Requests of which the median is taken.
+/// The interval between two requests.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Requests for a median.
 const SAMPLES: usize = 40;
 
-/// A client that does one thing after another: it reserves, records what it reserved, and checks.
+/// A client that reserves a call, records it, and sends a check, in turn.
 pub(crate) struct Quiet {
     http: Http,
     integration: String,
-    asked: usize,
+    sent: usize,
 }
 
-/// How long its requests took, sorted.
+/// Sorted latencies.
 pub(crate) struct Latencies(Vec<Duration>);
 
 impl Latencies {
@@ -37,26 +37,26 @@ impl Latencies {
     }
 }
 
-/// A quiet client at work on a thread of its own.
-pub(crate) struct AtWork {
+/// A quiet client that runs on its own thread.
+pub(crate) struct RunningQuiet {
     end: Arc<AtomicBool>,
     thread: JoinHandle<(Quiet, Latencies)>,
 }
 
 impl Quiet {
     pub(crate) fn new(tenant: &Tenant, server: &Server, integration: &str) -> Self {
-        Self { http: tenant.client(server), integration: integration.to_owned(), asked: 0 }
+        Self { http: tenant.client(server), integration: integration.to_owned(), sent: 0 }
     }
 
-    /// The median of some requests, one after another without a pause.
+    /// The median latency of some requests without a pause.
     pub(crate) fn median(&mut self) -> Duration {
-        let mut took: Vec<Duration> = (0..SAMPLES).map(|_| self.ask()).collect();
+        let mut took: Vec<Duration> = (0..SAMPLES).map(|_| self.send()).collect();
         took.sort_unstable();
         percentile(&took, 50)
     }
 
-    /// Asks ten times a second until it is told to end.
-    pub(crate) fn work(mut self) -> AtWork {
+    /// Starts sending ten requests a second.
+    pub(crate) fn start(mut self) -> RunningQuiet {
         let end = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
@@ -64,29 +64,29 @@ impl Quiet {
             let mut due = Instant::now();
             while !ended.load(Ordering::Relaxed) {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                due += ASK_EVERY;
-                took.push(self.ask());
+                due += INTERVAL;
+                took.push(self.send());
             }
             took.sort_unstable();
             (self, Latencies(took))
         });
-        AtWork { end, thread }
+        RunningQuiet { end, thread }
     }
 
-    /// The next request, which must succeed at the first try.
-    fn ask(&mut self) -> Duration {
-        let call_id = format!("quiet-{}", self.asked / 3);
-        let (path, body, expected) = match self.asked % 3 {
+    /// Sends the next request, which must succeed at the first attempt; returns its latency.
+    fn send(&mut self) -> Duration {
+        let call_id = format!("quiet-{}", self.sent / 3);
+        let (path, body, expected) = match self.sent % 3 {
             0 => ("enforcement/reservations", self.reservation(&call_id), 201),
             1 => ("telemetry/llm-usage", self.record(&call_id), 201),
             _ => ("enforcement/check", json!({ "integration_id": self.integration }), 200),
         };
-        let asked = Instant::now();
+        let sent = Instant::now();
         let answer = self.http.post(&format!("/api/v1/{path}"), &body);
-        let took = asked.elapsed();
+        let took = sent.elapsed();
         let answer = answer.expect("the quiet tenant is answered");
         assert_eq!(answer.status, expected, "{path} of the quiet tenant: {answer:?}");
-        self.asked += 1;
+        self.sent += 1;
         took
     }
 
@@ -105,8 +105,8 @@ impl Quiet {
     }
 }
 
-impl AtWork {
-    /// Ends it, and says how long its requests took.
+impl RunningQuiet {
+    /// Ends the client and returns its latencies.
     #[track_caller]
     pub(crate) fn end(self) -> (Quiet, Latencies) {
         self.end.store(true, Ordering::Relaxed);

@@ -1,16 +1,16 @@
-//! What clients wrote, as the command line shows it, exports it and reads it back.
+//! Texts of clients in the output, exports and imports of commands.
 
 use serde_json::{Value, json};
 
 use super::{World, text};
 
-/// Sends a request in the operator's name, and answers its data.
-fn ask(world: &World, tenant: &str, (method, path): (&str, &str), body: &Value) -> Value {
-    ask_with(world, tenant, (method, path), &body.to_string())
+/// Sends a request as the operator; returns the data of the response.
+fn send(world: &World, tenant: &str, (method, path): (&str, &str), body: &Value) -> Value {
+    send_text(world, tenant, (method, path), &body.to_string())
 }
 
-/// The same with a body as it is.
-fn ask_with(world: &World, tenant: &str, (method, path): (&str, &str), body: &str) -> Value {
+/// Sends a request with an unparsed body.
+fn send_text(world: &World, tenant: &str, (method, path): (&str, &str), body: &str) -> Value {
     let token = std::fs::read_to_string(world.data().join("operator-token")).unwrap();
     let mut request = axum::http::Request::builder()
         .method(method)
@@ -31,11 +31,11 @@ fn ask_with(world: &World, tenant: &str, (method, path): (&str, &str), body: &st
 }
 
 #[test]
-fn names_that_look_alike_are_told_apart_and_act_on_no_terminal() {
-    let world = World::served();
+fn names_that_look_alike_are_shown_differently_and_without_terminal_escapes() {
+    let world = World::with_server();
     let names = ["prod", "pro\u{200b}d", "\u{2066}prod\u{2069}", "p\u{202e}dor", r"pro\u{200b}d"];
     for name in names {
-        ask(&world, "", ("POST", "/tenants"), &json!({ "name": name }));
+        send(&world, "", ("POST", "/tenants"), &json!({ "name": name }));
     }
     let table = world.run(&["tenant", "list"]);
     for shown in [r"pro\u{200b}d", r"\u{2066}prod\u{2069}", r"p\u{202e}dor", r"pro\\u{200b}d"] {
@@ -67,9 +67,9 @@ fn names_that_look_alike_are_told_apart_and_act_on_no_terminal() {
     }
 }
 
-/// What the history of an integration says, without what every server makes anew.
+/// The history of an integration, without the fields that differ on every server.
 fn history(world: &World, tenant: &str) -> Vec<Value> {
-    let rows = ask(world, tenant, ("GET", "/telemetry/usage-history?limit=100"), &json!({}));
+    let rows = send(world, tenant, ("GET", "/telemetry/usage-history?limit=100"), &json!({}));
     let mut rows = rows.as_array().unwrap().clone();
     for row in &mut rows {
         let fields = row.as_object_mut().unwrap();
@@ -81,7 +81,7 @@ fn history(world: &World, tenant: &str) -> Vec<Value> {
     rows
 }
 
-/// Texts with everything that a cell of CSV is changed for.
+/// Texts with everything that CSV export escapes.
 const TEXTS: &[&str] = &[
     "=1+1",
     "+1",
@@ -104,19 +104,19 @@ const TEXTS: &[&str] = &[
 ];
 
 #[test]
-fn an_export_read_back_says_the_same_of_every_text() {
-    let world = World::served();
+fn importing_an_export_keeps_every_text() {
+    let world = World::with_server();
     let tenants = ["from", "to"].map(|name| {
-        let tenant = text(&ask(&world, "", ("POST", "/tenants"), &json!({ "name": name })), "id");
+        let tenant = text(&send(&world, "", ("POST", "/tenants"), &json!({ "name": name })), "id");
         let create = json!({ "name": "i", "provider_type": "openai" });
-        let made = ask(&world, &tenant, ("POST", "/integrations"), &create);
+        let made = send(&world, &tenant, ("POST", "/integrations"), &create);
         (tenant, text(&made, "id"))
     });
     let [(from, integration), (to, other)] = tenants;
     let records: Vec<Value> = (0..)
         .zip(TEXTS)
         .map(|(number, text)| {
-            // A call id takes no control characters.
+            // A call id may not have control characters.
             let call_id = text.replace(char::is_control, "");
             json!({
                 "integration_id": integration,
@@ -127,7 +127,7 @@ fn an_export_read_back_says_the_same_of_every_text() {
                 "model": text,
                 "tokens_in": 1,
                 "tokens_out": number,
-                // Whole cents: the column of cents has no more.
+                // Whole cents, because the column has no fractions.
                 "cost_cents": 2,
                 "error_code": text,
                 "error_message": format!("{text}\r\nand more\n"),
@@ -137,20 +137,20 @@ fn an_export_read_back_says_the_same_of_every_text() {
         })
         .collect();
     let sent =
-        ask(&world, &from, ("POST", "/telemetry/llm-usage/batch"), &json!({ "records": records }));
+        send(&world, &from, ("POST", "/telemetry/llm-usage/batch"), &json!({ "records": records }));
     assert_eq!(sent.get("accepted"), Some(&TEXTS.len().into()), "{sent}");
     for format in ["csv", "ndjson"] {
         let output = format!("--output=calls.{format}");
         world.run(&["usage", "export", "--tenant", &from, &output]);
     }
-    // As written, every row belongs to an integration of another tenant.
+    // Unchanged, every row names an integration of another tenant.
     let file = std::fs::read_to_string(world.folder.path().join("calls.csv")).unwrap();
     std::fs::write(world.folder.path().join("calls.csv"), file.replace(&integration, &other))
         .unwrap();
     let said = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
     assert_eq!(said, format!("{} accepted, 0 already there, 0 refused\n", TEXTS.len()));
     assert_eq!(history(&world, &to), history(&world, &from));
-    // The same into the tenant that it came from changes nothing.
+    // Importing it into its own tenant changes nothing.
     for format in ["csv", "ndjson"] {
         let file = std::fs::read_to_string(world.folder.path().join(format!("calls.{format}")));
         let name = format!("again.{format}");
@@ -162,12 +162,12 @@ fn an_export_read_back_says_the_same_of_every_text() {
 }
 
 #[test]
-fn a_line_of_an_export_is_read_back_however_its_json_was_written() {
-    let world = World::served();
+fn importing_an_export_keeps_metadata_in_any_json_notation() {
+    let world = World::with_server();
     let ids = ["from", "to"].map(|name| {
-        let tenant = text(&ask(&world, "", ("POST", "/tenants"), &json!({ "name": name })), "id");
+        let tenant = text(&send(&world, "", ("POST", "/tenants"), &json!({ "name": name })), "id");
         let create = json!({ "name": "i", "provider_type": "openai" });
-        let made = ask(&world, &tenant, ("POST", "/integrations"), &create);
+        let made = send(&world, &tenant, ("POST", "/integrations"), &create);
         (tenant, text(&made, "id"))
     });
     let [(from, integration), (to, other)] = ids;
@@ -181,7 +181,7 @@ fn a_line_of_an_export_is_read_back_however_its_json_was_written() {
              \"provider\": \"openai\", \"model\": \"m\", \"tokens_in\": 1, \"tokens_out\": 2, \"cost_cents\": 2, \
              \"occurred_at\": \"2026-01-01T00:00:00Z\", \"metadata\": {metadata}}}"
         );
-        ask_with(&world, &from, ("POST", "/telemetry/llm-usage"), &record);
+        send_text(&world, &from, ("POST", "/telemetry/llm-usage"), &record);
     }
     for (format, count) in [("ndjson", 3), ("csv", 4)] {
         let output = format!("--output=calls.{format}");

@@ -1,4 +1,4 @@
-//! Who can read what the binary writes.
+//! The permissions of the files that the binary writes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Runs a command under a mask that takes nothing from anyone.
+/// Runs a command with the umask 0.
 #[track_caller]
 fn run_unmasked(world: &World, arguments: &[&str]) {
     let mut command = Command::new("sh");
@@ -26,13 +26,13 @@ fn run_unmasked(world: &World, arguments: &[&str]) {
 }
 
 #[test]
-fn what_is_written_is_its_owners_only_whatever_the_mask() {
-    let world = World::served();
+fn files_are_private_whatever_the_umask() {
+    let world = World::with_server();
     run_unmasked(&world, &["tenant", "create", "acme"]);
     run_unmasked(&world, &["usage", "export", "--tenant=acme", "--output=usage.csv"]);
     run_unmasked(&world, &["audit", "export", "--tenant=acme", "--output=audit.ndjson"]);
     run_unmasked(&world, &["db", "backup", "store.db", "--with-secret-key"]);
-    // What stands there is replaced, not written over as it is.
+    // An existing file is replaced, not overwritten with its mode.
     set_mode(&world.folder.path().join("usage.csv"), 0o644);
     run_unmasked(&world, &["usage", "export", "--tenant=acme", "--output=usage.csv", "--force"]);
     run_unmasked(
@@ -54,8 +54,8 @@ fn what_is_written_is_its_owners_only_whatever_the_mask() {
 }
 
 #[test]
-fn a_folder_that_is_served_first_under_no_mask_is_its_owners_only() {
-    let mut world = World::at_rest();
+fn a_new_data_folder_is_private_without_a_umask() {
+    let mut world = World::without_server();
     fs::remove_dir_all(world.data()).unwrap();
     let mut serve = Command::new("sh");
     serve.env_clear().env("BURSAR_DATA_DIR", "data").current_dir(world.folder.path());
@@ -71,8 +71,8 @@ fn a_folder_that_is_served_first_under_no_mask_is_its_owners_only() {
 }
 
 #[test]
-fn a_folder_that_others_can_read_is_a_warning_with_the_command_that_ends_it() {
-    let mut world = World::at_rest();
+fn a_readable_data_folder_is_a_warning_with_the_chmod_that_fixes_it() {
+    let mut world = World::without_server();
     set_mode(&world.data(), 0o755);
     for name in ["bursar.db", "secret-key", "operator-token"] {
         set_mode(&world.data().join(name), 0o640);
@@ -82,7 +82,7 @@ fn a_folder_that_others_can_read_is_a_warning_with_the_command_that_ends_it() {
     let log = world.log();
     assert_eq!(log.lines().filter(|line| line.contains("chmod")).count(), 1, "{log}");
     assert!(log.contains("WARN") && log.contains(expected), "{log}");
-    // It ends the warning.
+    // The command ends the warning.
     let command = log.split("command=").nth(1).unwrap().lines().next().unwrap();
     let mut sh = Command::new("sh");
     sh.args(["-c", command]).current_dir(world.folder.path());
@@ -93,8 +93,8 @@ fn a_folder_that_others_can_read_is_a_warning_with_the_command_that_ends_it() {
 }
 
 #[test]
-fn a_token_that_is_not_recognised_is_good_and_a_warning() {
-    let mut world = World::at_rest();
+fn an_operator_token_in_another_form_is_accepted_with_a_warning() {
+    let mut world = World::without_server();
     let made = fs::read_to_string(world.data().join("operator-token")).unwrap();
     assert!(made.starts_with("bur_operator_"), "another form");
     world.start();

@@ -1,27 +1,27 @@
-//! What is too large, too many or not HTTP is refused, and the server goes on.
+//! Requests that are too large, too many or not valid HTTP are refused.
 
 use std::time::Duration;
 
 use bursar_testing::frames::{self, flag, kind};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
-use bursar_testing::wire::Wire;
+use bursar_testing::raw_connection::RawConnection;
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: a\r\n";
 
 #[track_caller]
 fn check(server: &Server, request: &str, expected: &[u16]) {
-    let mut wire = Wire::open(server.address());
-    wire.send(request);
+    let mut connection = RawConnection::open(server.address());
+    connection.send(request);
     let begin: String = request.chars().take(120).collect();
-    match wire.answer() {
+    match connection.answer() {
         Some((status, text)) => assert!(expected.contains(&status), "{begin:?} got {text}"),
         None => assert!(expected.contains(&0), "{begin:?} got no answer"),
     }
 }
 
 #[test]
-fn a_head_has_its_bounds() {
+fn a_head_beyond_its_limits_is_refused() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let long = |bytes: usize| format!("{LIVE}X-Long: {}\r\n\r\n", "a".repeat(bytes));
@@ -39,7 +39,7 @@ fn a_head_has_its_bounds() {
 }
 
 #[test]
-fn what_two_readers_could_read_differently_is_refused() {
+fn ambiguous_requests_are_refused() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let post = "POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\n";
@@ -76,7 +76,7 @@ fn what_two_readers_could_read_differently_is_refused() {
 }
 
 #[test]
-fn a_body_in_chunks_ends_where_its_chunks_end() {
+fn a_chunked_body_ends_with_its_last_chunk() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let token = folder.operator_token();
@@ -84,7 +84,7 @@ fn a_body_in_chunks_ends_where_its_chunks_end() {
         "POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
          Transfer-Encoding: chunked\r\n"
     );
-    // The length says that the body ends elsewhere; chunks go before it, as the standard has it.
+    // Chunked encoding takes precedence over a contradicting Content-Length (RFC 9112, 6.3).
     let body = "{\"name\":\"a\"}";
     let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     check(&server, &format!("{post}Content-Length: 4\r\n\r\n{chunk}"), &[201]);
@@ -97,72 +97,75 @@ fn a_body_in_chunks_ends_where_its_chunks_end() {
 }
 
 #[test]
-fn one_address_gets_its_share_of_connections_and_no_more() {
+fn one_address_gets_no_more_than_its_share_of_connections() {
     let mut folder = Folder::new();
     folder.set("BURSAR_SERVER_CONNECTIONS_PER_ADDRESS_MAX", "20");
     let server = Server::start(&folder);
-    let mut held: Vec<Wire> = (0..15).map(|_| Wire::open(server.address())).collect();
-    for wire in &mut held {
-        wire.send(format!("{LIVE}\r\n"));
-        assert_eq!(wire.answer().map(|(status, _)| status), Some(200));
+    let mut held: Vec<RawConnection> =
+        (0..15).map(|_| RawConnection::open(server.address())).collect();
+    for connection in &mut held {
+        connection.send(format!("{LIVE}\r\n"));
+        assert_eq!(connection.status(), Some(200));
     }
-    let mut more: Vec<Wire> = (0..15).map(|_| Wire::open(server.address())).collect();
-    let served = more.iter_mut().filter_map(|wire| {
-        wire.send(format!("{LIVE}\r\n"));
-        wire.answer()
+    let mut more: Vec<RawConnection> =
+        (0..15).map(|_| RawConnection::open(server.address())).collect();
+    let served = more.iter_mut().filter_map(|connection| {
+        connection.send(format!("{LIVE}\r\n"));
+        connection.answer()
     });
     let served = served.count();
-    // The one that waited for the server's start may not have given its place back yet.
+    // The connection that waited for the start may still hold its place.
     assert!((4..=5).contains(&served), "{served}");
     drop((held, more));
     let again = bursar_testing::waiting::within(Duration::from_secs(10), || {
-        let mut wire = Wire::open(server.address());
-        wire.send(format!("{LIVE}\r\n"));
-        wire.answer()
+        let mut connection = RawConnection::open(server.address());
+        connection.send(format!("{LIVE}\r\n"));
+        connection.answer()
     });
     assert_eq!(again.map(|(status, _)| status), Some(200), "places are given back");
     server.stop();
 }
 
 #[test]
-fn a_trusted_proxy_speaks_for_many() {
+fn a_trusted_proxy_is_exempt_from_the_limit_per_address() {
     let mut folder = Folder::new();
     folder.set("BURSAR_SERVER_CONNECTIONS_PER_ADDRESS_MAX", "1");
     folder.set("BURSAR_SERVER_TRUSTED_PROXIES", "127.0.0.0/8");
     let server = Server::start(&folder);
-    let mut held: Vec<Wire> = (0..10).map(|_| Wire::open(server.address())).collect();
-    for wire in &mut held {
-        wire.send(format!("{LIVE}X-Forwarded-For: 198.51.100.1\r\n\r\n"));
-        assert_eq!(wire.answer().map(|(status, _)| status), Some(200));
+    let mut held: Vec<RawConnection> =
+        (0..10).map(|_| RawConnection::open(server.address())).collect();
+    for connection in &mut held {
+        connection.send(format!("{LIVE}X-Forwarded-For: 198.51.100.1\r\n\r\n"));
+        assert_eq!(connection.status(), Some(200));
     }
     server.stop();
 }
 
 #[test]
-fn http2_has_the_same_bounds() {
+fn http2_has_the_same_limits_on_heads() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     for (bytes, expected) in [(30_000, "ready"), (33_000, "")] {
-        let mut wire = Wire::open(server.address());
-        wire.send(frames::opening());
+        let mut connection = RawConnection::open(server.address());
+        connection.send(frames::preface());
         let head = frames::head("GET", "/health/ready", &[("x-long", &"a".repeat(bytes))]);
         let (first, rest) = head.split_at(16_000);
         let (second, last) = rest.split_at(rest.len().min(16_000));
-        wire.send(frames::frame(kind::HEADERS, flag::END_STREAM, 1, first));
-        wire.send(frames::frame(kind::CONTINUATION, 0, 1, second));
-        wire.send(frames::frame(kind::CONTINUATION, flag::END_HEADERS, 1, last));
-        wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
-        let bytes = wire.rest();
+        connection.send(frames::frame(kind::HEADERS, flag::END_STREAM, 1, first));
+        connection.send(frames::frame(kind::CONTINUATION, 0, 1, second));
+        connection.send(frames::frame(kind::CONTINUATION, flag::END_HEADERS, 1, last));
+        connection.send(frames::frame(kind::GOAWAY, 0, 0, &[0; 8]));
+        let bytes = connection.read_to_end();
         assert!(frames::read(&bytes).contains(&(kind::HEADERS, 1)), "{bytes:?}");
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert_eq!(text.contains("ready"), expected == "ready", "{text}");
     }
     let many: Vec<(&str, &str)> = vec![("x-many", "1"); 120];
-    let mut wire = Wire::open(server.address());
-    wire.send(frames::opening());
-    wire.send(frames::get(1, "/health/live", &many));
-    wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
-    let text = String::from_utf8_lossy(&wire.rest()).into_owned();
+    let mut connection = RawConnection::open(server.address());
+    connection.send(frames::preface());
+    connection.send(frames::get(1, "/health/live", &many));
+    connection.send(frames::frame(kind::GOAWAY, 0, 0, &[0; 8]));
+    let text = String::from_utf8_lossy(&connection.read_to_end()).into_owned();
     assert!(text.contains("HEADERS_TOO_LARGE"), "{text}");
     server.stop();
 }

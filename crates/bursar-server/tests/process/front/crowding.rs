@@ -1,4 +1,4 @@
-//! A full pool of connections: idle ones give way, busy ones stay, and the operator gets in.
+//! A full connection pool: idle connections are closed, busy ones stay, and the operator is admitted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use bursar_testing::frames::{self, kind};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
+use bursar_testing::raw_connection::RawConnection;
 use bursar_testing::waiting::within;
-use bursar_testing::wire::Wire;
 use serde_json::json;
 
 use crate::front::listeners::operator_address;
+use crate::front::start_request;
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -22,97 +23,88 @@ fn server(connections_max: &'static str) -> (Folder, Server) {
     (folder, server)
 }
 
-fn status(wire: &mut Wire, request: &str) -> Option<u16> {
-    wire.send(request);
-    wire.answer().map(|(status, _)| status)
+fn status(connection: &mut RawConnection, request: &str) -> Option<u16> {
+    connection.send(request);
+    connection.status()
 }
 
 #[test]
-fn idle_connections_keep_nobody_out() {
+fn idle_connections_make_way_for_new_ones() {
     let (_folder, server) = server("10");
-    let mut idle: Vec<Wire> = (0..12).map(|_| Wire::open(server.address())).collect();
-    let mut next = Wire::open(server.address());
+    let mut idle: Vec<RawConnection> =
+        (0..12).map(|_| RawConnection::open(server.address())).collect();
+    let mut next = RawConnection::open(server.address());
     assert_eq!(status(&mut next, LIVE), Some(200));
     idle[0].cut_while_waiting(Duration::from_secs(10));
-    // However many come.
+    // Any number of new connections is served.
     for _ in 0..50 {
-        idle.push(Wire::open(server.address()));
+        idle.push(RawConnection::open(server.address()));
     }
-    assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
+    assert_eq!(status(&mut RawConnection::open(server.address()), LIVE), Some(200));
     server.stop();
 }
 
 #[test]
-fn over_http2_an_idle_connection_is_told_to_give_way() {
+fn an_idle_http2_connection_gets_goaway_when_the_pool_is_full() {
     let (_folder, server) = server("1");
-    let mut idle = Wire::open(server.address());
-    idle.send(frames::opening());
+    let mut idle = RawConnection::open(server.address());
+    idle.send(frames::preface());
     idle.send(frames::get(1, "/health/live", &[]));
     idle.read_until(|bytes| frames::read(bytes).contains(&(kind::HEADERS, 1)));
-    // Once the end of its answer had the time to arrive.
-    let sent = idle.rest_while(Duration::from_secs(30), || {
-        assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
+    // Its response needs time to arrive completely.
+    let sent = idle.read_while(Duration::from_secs(30), || {
+        assert_eq!(status(&mut RawConnection::open(server.address()), LIVE), Some(200));
     });
     let sent = frames::read(&sent);
-    assert!(sent.contains(&(kind::GO_AWAY, 0)), "{sent:?}");
+    assert!(sent.contains(&(kind::GOAWAY, 0)), "{sent:?}");
     server.stop();
 }
 
-/// A request whose body the server waits for.
-fn busy(folder: &Folder, server: &Server) -> Wire {
-    let token = folder.operator_token();
-    let mut wire = Wire::open(server.address());
-    wire.send(format!(
-        "POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
-         Expect: 100-continue\r\nContent-Length: 12\r\n\r\n"
-    ));
-    wire.read_until(|bytes| bytes.starts_with(b"HTTP/1.1 100"));
-    wire
-}
-
 #[test]
-fn busy_connections_stay_and_the_operator_gets_in() {
+fn a_full_pool_keeps_busy_connections_and_admits_the_operator() {
     let (folder, server) = server("2");
-    let mut busy = [busy(&folder, &server), busy(&folder, &server)];
+    let mut busy = [start_request(&folder, &server), start_request(&folder, &server)];
     let token = folder.operator_token();
     for path in ["/health/live", "/health/ready", "/metrics"] {
-        let mut wire = Wire::open(server.address());
-        wire.send(format!(
+        let mut connection = RawConnection::open(server.address());
+        connection.send(format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
         ));
-        let text = String::from_utf8_lossy(&wire.rest()).into_owned();
+        let text = String::from_utf8_lossy(&connection.read_to_end()).into_owned();
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     }
-    let mut other = Wire::open(server.address());
+    let mut other = RawConnection::open(server.address());
     other.send("GET /api/v1/session/context HTTP/1.1\r\nHost: a\r\n\r\n");
-    let text = String::from_utf8_lossy(&other.rest()).into_owned();
+    let text = String::from_utf8_lossy(&other.read_to_end()).into_owned();
     assert!(text.starts_with("HTTP/1.1 503"), "{text}");
     assert!(text.contains("OVERLOADED") && text.contains("retry-after: 1"), "{text}");
-    // More than the reserve has, which ask nothing.
-    let silent: Vec<Wire> = (0..100).map(|_| Wire::open(server.address())).collect();
-    assert_eq!(status(&mut Wire::open(server.address()), LIVE), Some(200));
-    for wire in &mut busy {
-        assert_eq!(status(wire, "{\"name\":\"a\"}"), Some(201));
+    // More silent connections than the reserve.
+    let silent: Vec<RawConnection> =
+        (0..100).map(|_| RawConnection::open(server.address())).collect();
+    assert_eq!(status(&mut RawConnection::open(server.address()), LIVE), Some(200));
+    for connection in &mut busy {
+        assert_eq!(status(connection, "{\"name\":\"a\"}"), Some(201));
     }
     drop(silent);
     server.stop();
 }
 
 #[test]
-fn bodies_that_are_discarded_for_callers_without_a_credential_keep_nobody_out() {
+fn connections_with_discarded_bodies_make_way_for_new_ones() {
     let (_folder, server) = server("10");
     let mut held = Vec::new();
     for at in 0..60 {
-        let mut wire = Wire::open(server.address());
+        let mut connection = RawConnection::open(server.address());
         if at % 2 == 0 {
-            wire.send("POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{");
+            connection
+                .send("POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n{");
         } else {
-            // Refused with a part of its body unread, after which it lingers.
-            wire.send("POST /none HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n");
+            // Refused with a part of its body unread, so the server discards the rest.
+            connection.send("POST /none HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n");
         }
-        held.push(wire);
+        held.push(connection);
         if at % 6 == 5 {
-            let mut other = Wire::open(server.address());
+            let mut other = RawConnection::open(server.address());
             let request = "GET /api/v1/session/context HTTP/1.1\r\nHost: a\r\n\r\n";
             assert_eq!(status(&mut other, request), Some(401), "after {at}, on no reserve");
         }
@@ -122,18 +114,18 @@ fn bodies_that_are_discarded_for_callers_without_a_credential_keep_nobody_out() 
 }
 
 #[test]
-fn over_http2_bodies_that_are_discarded_keep_nobody_out() {
+fn http2_connections_with_discarded_bodies_make_way_for_new_ones() {
     let (_folder, server) = server("1");
-    let mut held = Wire::open(server.address());
-    held.send(frames::opening());
-    // The end of its body never comes.
+    let mut held = RawConnection::open(server.address());
+    held.send(frames::preface());
+    // The end of its body is never sent.
     let head = frames::head("POST", "/api/v1/tenants", &[]);
     held.send(frames::frame(kind::HEADERS, 4, 1, &head));
     held.read_until(|bytes| frames::read(bytes).contains(&(kind::HEADERS, 1)));
     let request = "GET /api/v1/session/context HTTP/1.1\r\nHost: a\r\n\r\n";
-    // Those that come while the answer is handed over find no room.
+    // New connections are refused while the response is being sent.
     let admitted = within(Duration::from_secs(10), || {
-        let status = status(&mut Wire::open(server.address()), request);
+        let status = status(&mut RawConnection::open(server.address()), request);
         (status == Some(401)).then_some(())
     });
     assert!(admitted.is_some(), "all came on the reserve");
@@ -141,7 +133,7 @@ fn over_http2_bodies_that_are_discarded_keep_nobody_out() {
     server.stop();
 }
 
-/// Fills the metrics, so that they are an answer that counts.
+/// Adds label sets, so that the metrics are a large response.
 fn fill_metrics(folder: &Folder, server: &Server) {
     let mut tenant = Tenant::new(folder, server);
     let integration = tenant.add_integration(server, 0);
@@ -159,7 +151,7 @@ fn fill_metrics(folder: &Folder, server: &Server) {
 }
 
 #[test]
-fn answers_that_nobody_takes_keep_the_operator_from_nothing() {
+fn unread_responses_do_not_block_the_operator() {
     for has_own_listener in [false, true] {
         let mut folder = Folder::new();
         folder.set("BURSAR_LOG", "info");
@@ -168,8 +160,8 @@ fn answers_that_nobody_takes_keep_the_operator_from_nothing() {
         }
         let server = Server::start(&folder);
         fill_metrics(&folder, &server);
-        let mut stalled = Wire::open(server.address());
-        stalled.send(frames::opening());
+        let mut stalled = RawConnection::open(server.address());
+        stalled.send(frames::preface());
         stalled.send(frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
         for at in 0..100 {
             let path = if at % 2 == 0 { "/openapi.json" } else { "/docs" };
@@ -184,47 +176,48 @@ fn answers_that_nobody_takes_keep_the_operator_from_nothing() {
             false => server.address().to_owned(),
         };
         let token = folder.operator_token();
-        let mut wire = Wire::open(&address);
-        wire.send(format!(
+        let mut connection = RawConnection::open(&address);
+        connection.send(format!(
             "GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
         ));
-        let (status, text) = wire.answer().expect("an answer");
+        let (status, text) = connection.answer().expect("an answer");
         assert_eq!(status, 200, "{text}");
         assert!(text.len() > 64 * 1024, "an answer that counts");
-        // Nor does it keep others from the documents.
+        // The OpenAPI document is still served too.
         let docs = "GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n";
-        let mut wire = Wire::open(server.address());
-        wire.send(docs);
-        assert_eq!(wire.answer().map(|(status, _)| status), Some(200));
+        let mut connection = RawConnection::open(server.address());
+        connection.send(docs);
+        assert_eq!(connection.status(), Some(200));
         drop(stalled);
         server.stop();
     }
 }
 
 #[test]
-fn scrapes_that_nobody_takes_keep_nobody_from_the_metrics() {
+fn unread_scrapes_do_not_block_the_metrics() {
     let mut folder = Folder::new();
     folder.set("BURSAR_LOG", "info");
     folder.set("BURSAR_OPERATOR_LISTEN", "127.0.0.1:0");
     let server = Server::start(&folder);
     let address = operator_address(&folder);
-    let mut stalled = Wire::open(&address);
-    stalled.send(frames::opening());
+    let mut stalled = RawConnection::open(&address);
+    stalled.send(frames::preface());
     stalled.send(frames::setting(frames::INITIAL_WINDOW_SIZE, 0));
     for at in 0..40 {
         stalled.send(frames::get(2 * at + 1, "/metrics", &[]));
     }
-    // A later one can cut an earlier one before its head is sent.
+    // A later scrape can end an earlier one before its head is sent.
     let answered = |bytes: &[u8]| {
         let frames = frames::read(bytes);
-        let answers = frames.iter().filter(|(kind, _)| [kind::HEADERS, kind::RESET].contains(kind));
+        let answers =
+            frames.iter().filter(|(kind, _)| [kind::HEADERS, kind::RST_STREAM].contains(kind));
         answers.map(|(_, stream)| stream).collect::<BTreeSet<_>>().len()
     };
     stalled.read_until(|bytes| answered(bytes) == 40);
-    let mut wire = Wire::open(&address);
+    let mut connection = RawConnection::open(&address);
     for _ in 0..3 {
-        wire.send("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
-        let (status, text) = wire.answer().expect("an answer");
+        connection.send("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (status, text) = connection.answer().expect("an answer");
         assert_eq!(status, 200, "{text}");
         assert!(text.ends_with("\r\n0\r\n\r\n"), "whole");
     }

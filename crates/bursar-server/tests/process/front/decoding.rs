@@ -1,4 +1,4 @@
-//! Bodies that cost much to read delay their own sender, and nobody else.
+//! Expensive bodies delay only their own tenant.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -10,20 +10,19 @@ use bursar_testing::frames::{self, flag, kind};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::wire::Wire;
+use bursar_testing::raw_connection::RawConnection;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// How long each kind of body is sent, by how many clients of one tenant at once.
+/// The duration of an attack, and its concurrent clients, all of one tenant.
 const ATTACK: Duration = Duration::from_secs(3);
 const ATTACKERS: usize = 4;
 const ATTACK_MAX: Duration = Duration::from_secs(30);
-/// What another client may wait meanwhile. Decoded where requests are answered, one of these bodies
-/// takes seconds.
+/// The maximal latency of another tenant meanwhile. One of these bodies takes seconds to decode.
 const WAIT_MAX: Duration = Duration::from_millis(750);
 const BODY_BYTES: usize = 5 * 1024 * 1024;
 
-/// A gzip member that is one bit pattern over and over.
+/// A gzip member that repeats one bit pattern.
 fn pattern(bits: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let wanted = 8 * (BODY_BYTES - bytes.len());
@@ -33,13 +32,13 @@ fn pattern(bits: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn packed(bytes: &[u8]) -> Vec<u8> {
+fn compressed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).expect("packed");
-    encoder.finish().expect("packed")
+    encoder.write_all(bytes).expect("compressed");
+    encoder.finish().expect("compressed")
 }
 
-/// Blocks with the standard's codes: empty ones, and such that say one space each.
+/// Empty blocks with fixed Huffman codes.
 fn empty_blocks() -> Vec<u8> {
     pattern(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0])
 }
@@ -49,18 +48,18 @@ fn small_blocks() -> Vec<u8> {
 }
 
 fn empty_members() -> Vec<u8> {
-    let member = packed(b"");
+    let member = compressed(b"");
     member.repeat(BODY_BYTES / member.len())
 }
 
-/// A batch of a thousand records that are all wrong, which costs more than right ones.
+/// A batch of 1,000 invalid records, which cost more than valid ones.
 fn wrong_records() -> Vec<u8> {
     let record =
         format!("{{\"call_id\":\"a\",\"x\":[{}1],\"tokens_in\":true}}", "1,".repeat(3_500));
     format!("{{\"records\":[{}{record}]}}", format!("{record},").repeat(999)).into_bytes()
 }
 
-/// Two tenants of a server, one of whom attacks.
+/// A server with two tenants, one of which attacks.
 struct Scene {
     server: Server,
     loud: Tenant,
@@ -78,12 +77,12 @@ impl Scene {
         Self { server, loud, quiet, _folder: folder }
     }
 
-    /// Lets several clients attack for a while, and meanwhile asks as someone else. An attack says
-    /// whether it was answered as it should be.
+    /// Attacks with several clients and asserts the latency of the other tenant meanwhile. An attack
+    /// returns whether it got the expected response.
     #[track_caller]
-    fn meet(self, attack: impl Fn(&str) -> bool + Sync) {
+    fn check(self, attack: impl Fn(&str) -> bool + Sync) {
         let mut quiet = self.quiet.client(&self.server);
-        let question = serde_json::json!({ "integration_id": self.quiet.integrations[0] });
+        let body = serde_json::json!({ "integration_id": self.quiet.integrations[0] });
         let (is_over, answered) = (AtomicBool::new(false), AtomicU32::new(0));
         let attack_on = || {
             while !is_over.load(Ordering::Relaxed) {
@@ -98,10 +97,10 @@ impl Scene {
             let (began, mut slowest) = (Instant::now(), Duration::ZERO);
             while began.elapsed() < ATTACK || answered.load(Ordering::Relaxed) == 0 {
                 assert!(began.elapsed() < ATTACK_MAX, "no attack is answered");
-                let asked = Instant::now();
+                let sent = Instant::now();
                 let live = quiet.get("/health/live").expect("an answer");
-                let check = quiet.post("/api/v1/enforcement/check", &question);
-                slowest = slowest.max(asked.elapsed());
+                let check = quiet.post("/api/v1/enforcement/check", &body);
+                slowest = slowest.max(sent.elapsed());
                 assert_eq!((live.status, check.expect("an answer").status), (200, 200));
             }
             is_over.store(true, Ordering::Relaxed);
@@ -113,19 +112,19 @@ impl Scene {
     }
 }
 
-/// Sends a request on a connection of its own, which is answered so, or was one too many.
+/// Sends a request on a new connection; tells whether it got the expected status instead of 503.
 fn is_answered(address: &str, head: &str, body: &[u8], expected: u16) -> bool {
-    let mut wire = Wire::open(address);
-    wire.send(head);
-    wire.send(body);
-    let status = wire.answer().map_or(0, |(status, _)| status);
-    // Several at once may be more than one tenant may have in memory, or waiting; then the
-    // connection may end before all is sent.
+    let mut connection = RawConnection::open(address);
+    connection.send(head);
+    connection.send(body);
+    let status = connection.answer().map_or(0, |(status, _)| status);
+    // Concurrent bodies may exceed the tenant's share; then the connection may end before
+    // everything is sent.
     assert!([expected, 503, 0].contains(&status), "{status}");
     status == expected
 }
 
-/// Sends one body again and again.
+/// Attacks with one body.
 #[track_caller]
 fn check(path: &str, body: &[u8], encoding: &str, expected: u16) {
     let scene = Scene::new();
@@ -135,62 +134,62 @@ fn check(path: &str, body: &[u8], encoding: &str, expected: u16) {
         scene.loud.bearer,
         body.len()
     );
-    scene.meet(|address| is_answered(address, &head, body, expected));
+    scene.check(|address| is_answered(address, &head, body, expected));
 }
 
 const BATCH: &str = "/api/v1/telemetry/llm-usage/batch";
 
 #[test]
-fn empty_blocks_of_gzip_hold_up_nobody() {
+fn gzip_bodies_of_empty_blocks_delay_no_other_tenant() {
     check(BATCH, &empty_blocks(), "gzip", 400);
 }
 
 #[test]
-fn small_blocks_of_gzip_hold_up_nobody() {
+fn gzip_bodies_of_small_blocks_delay_no_other_tenant() {
     check(BATCH, &small_blocks(), "gzip", 400);
 }
 
 #[test]
-fn empty_members_of_gzip_hold_up_nobody() {
+fn gzip_bodies_of_empty_members_delay_no_other_tenant() {
     check(BATCH, &empty_members(), "gzip", 400);
 }
 
 #[test]
-fn large_batches_hold_up_nobody() {
+fn large_batches_delay_no_other_tenant() {
     check(BATCH, &wrong_records(), "identity", 200);
 }
 
 #[test]
-fn large_batches_that_are_packed_hold_up_nobody() {
-    check(BATCH, &packed(&wrong_records()), "gzip", 200);
+fn compressed_large_batches_delay_no_other_tenant() {
+    check(BATCH, &compressed(&wrong_records()), "gzip", 200);
 }
 
 #[test]
-fn free_objects_of_many_parts_hold_up_nobody() {
+fn large_free_form_objects_delay_no_other_tenant() {
     let start = "{\"name\":\"a\",\"provider_type\":\"openai\",\"config\":{\"a\":[";
     let body = format!("{start}{}[]]}}}}", "[],".repeat((250 * 1024 - start.len()) / 3));
     check("/api/v1/integrations", body.as_bytes(), "identity", 422);
 }
 
 #[test]
-fn what_is_nested_deeply_holds_up_nobody() {
+fn deeply_nested_json_delays_no_other_tenant() {
     let body = "[".repeat(255 * 1024);
     check("/api/v1/enforcement/check", body.as_bytes(), "identity", 400);
 }
 
 #[test]
-fn long_queries_hold_up_nobody() {
+fn long_queries_delay_no_other_tenant() {
     let scene = Scene::new();
     let query = "%61=%62&".repeat(1_000);
     let head = format!(
         "GET /api/v1/telemetry/usage-history?{query} HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n\r\n",
         scene.loud.bearer
     );
-    scene.meet(|address| is_answered(address, &head, b"", 400));
+    scene.check(|address| is_answered(address, &head, b"", 400));
 }
 
 #[test]
-fn long_tokens_hold_up_nobody() {
+fn long_tokens_delay_no_other_tenant() {
     let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let header = format!("{{\"alg\":\"RS256\",\"kid\":\"a\",\"x\":{}}}", "[".repeat(500));
     let claims = format!("{{\"iss\":\"https://a\",\"x\":[{}1]}}", "1,".repeat(2_000));
@@ -198,25 +197,25 @@ fn long_tokens_hold_up_nobody() {
     let head = format!(
         "GET /api/v1/session/context HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
     );
-    Scene::new().meet(|address| is_answered(address, &head, b"", 401));
+    Scene::new().check(|address| is_answered(address, &head, b"", 401));
 }
 
 #[test]
-fn heads_that_are_unpacked_to_much_hold_up_nobody() {
-    // A field of four kilobytes is kept by the server's decoder, and then named by one byte each
-    // time: a frame of 16 KiB stands for 64 MiB.
+fn expanding_http2_heads_delay_no_other_tenant() {
+    // The decoder keeps a field of 4 KiB, which one byte then refers to: a frame of 16 KiB expands to
+    // 64 MiB.
     let kept = frames::fields(&[("x", &"a".repeat(4_000))]);
     let first = [&[0x40], &kept[1..]].concat();
     let named = vec![0x80 | 62; 16_000];
     let flags = flag::END_STREAM | flag::END_HEADERS;
-    Scene::new().meet(|address| {
-        let mut wire = Wire::open(address);
-        wire.send(frames::opening());
-        wire.send(frames::frame(kind::HEADERS, flags, 1, &first));
+    Scene::new().check(|address| {
+        let mut connection = RawConnection::open(address);
+        connection.send(frames::preface());
+        connection.send(frames::frame(kind::HEADERS, flags, 1, &first));
         for at in 1..200 {
-            wire.send(frames::frame(kind::HEADERS, flags, 2 * at + 1, &named));
+            connection.send(frames::frame(kind::HEADERS, flags, 2 * at + 1, &named));
         }
-        wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
-        !wire.rest().is_empty()
+        connection.send(frames::frame(kind::GOAWAY, 0, 0, &[0; 8]));
+        !connection.read_to_end().is_empty()
     });
 }

@@ -1,8 +1,9 @@
-//! SIGTERM under load over HTTP/2: each request that began has its whole answer, and what was
-//! acknowledged stays.
+//! SIGTERM under load over HTTP/2: each started request gets a complete response, and acknowledged
+//! records are kept.
 
 use std::time::Duration;
 
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
@@ -16,31 +17,31 @@ use tokio::time::timeout;
 
 const CONNECTIONS: usize = 3;
 const STREAMS: usize = 8;
-/// Requests of one stream after another, which the end of the server comes before.
+/// More requests on one stream after another than the server's shutdown leaves time for.
 const STEPS_MAX: usize = 50_000;
-/// Records that are acknowledged before the server is asked to end.
+/// Records that are acknowledged before the server is terminated.
 const ENOUGH: usize = 4 * CONNECTIONS * STREAMS;
 const ENOUGH_WITHIN: Duration = Duration::from_secs(30);
-/// In how long a server under this load must have ended.
-const END_MAX: Duration = Duration::from_secs(5);
+/// The maximal duration of a shutdown under this load.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
-/// What became of the requests of one stream after another.
+/// The outcomes of the requests of one writer.
 #[derive(Default)]
-struct Told {
+struct Outcomes {
     acknowledged: Vec<Value>,
-    /// Refused with the end of the connection, so that nothing was done.
+    /// Refused by the end of the connection, so they are not stored.
     turned_away: Vec<Value>,
 }
 
 #[test]
-fn a_server_that_is_asked_to_end_answers_every_stream_that_began() {
+fn a_terminated_server_completes_every_started_http2_stream() {
     let folder = Folder::new();
     let mut server = Server::start(&folder);
     let mut tenant = Tenant::new(&folder, &server);
     let integration = tenant.add_integration(&server, 0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let told = runtime.block_on(async {
+    let outcomes = runtime.block_on(async {
         let mut streams = JoinSet::new();
         let (acknowledges, mut acknowledged) = unbounded_channel();
         for connection in 0..CONNECTIONS {
@@ -50,7 +51,7 @@ fn a_server_that_is_asked_to_end_answers_every_stream_that_began() {
                 let (integration, acknowledges) = (integration.clone(), acknowledges.clone());
                 streams.spawn(async move {
                     let call = |step| format!("{connection}-{stream}-{step}");
-                    let records = (0..STEPS_MAX).map(|step| record(&integration, &call(step)));
+                    let records = (0..STEPS_MAX).map(|step| record(&integration, &call(step), 1));
                     write(sender, &bearer, records, &acknowledges).await
                 });
             }
@@ -61,14 +62,14 @@ fn a_server_that_is_asked_to_end_answers_every_stream_that_began() {
             }
         };
         timeout(ENOUGH_WITHIN, enough).await.expect("a server that acknowledges");
-        server.ask_to_end();
+        server.terminate();
         streams.join_all().await
     });
 
-    assert_eq!(server.end_within(END_MAX).code(), Some(0));
+    assert_eq!(server.wait_for_exit(SHUTDOWN_MAX).code(), Some(0));
     let server = Server::start(&folder);
     let (mut acknowledged, mut turned_away) = (0, 0);
-    for Told { acknowledged: kept, turned_away: lost } in &told {
+    for Outcomes { acknowledged: kept, turned_away: lost } in &outcomes {
         check(&tenant, &server, kept, "duplicate");
         check(&tenant, &server, lost, "accepted");
         acknowledged += kept.len();
@@ -82,19 +83,19 @@ fn a_server_that_is_asked_to_end_answers_every_stream_that_began() {
 async fn connect(address: &str) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.expect("a connection");
     let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    // How it ends is seen by its streams.
+    // Its streams see how it ends.
     tokio::spawn(connection);
     sender
 }
 
-/// Writes records until the connection takes no more.
+/// Sends records until the connection accepts no more.
 async fn write(
     sender: SendRequest<Bytes>,
     bearer: &str,
     records: impl Iterator<Item = Value>,
     acknowledges: &UnboundedSender<()>,
-) -> Told {
-    let mut told = Told::default();
+) -> Outcomes {
+    let mut outcomes = Outcomes::default();
     for record in records {
         let Ok(mut sender) = sender.clone().ready().await else { break };
         let request = hyper::Request::post("http://a/api/v1/telemetry/llm-usage")
@@ -103,11 +104,11 @@ async fn write(
             .expect("a request");
         let Ok((answer, mut body)) = sender.send_request(request, false) else { break };
         if body.send_data(record.to_string().into(), true).is_err() {
-            told.turned_away.push(record);
+            outcomes.turned_away.push(record);
             break;
         }
         let Ok(answer) = answer.await else {
-            told.turned_away.push(record);
+            outcomes.turned_away.push(record);
             break;
         };
         let (head, mut parts) = answer.into_parts();
@@ -118,21 +119,21 @@ async fn write(
         let text: Value = serde_json::from_slice(&text).expect("a whole answer");
         match head.status.as_u16() {
             201 => {
-                told.acknowledged.push(record);
-                // Nobody counts any more when the server has been asked to end.
+                outcomes.acknowledged.push(record);
+                // The receiver is gone after the server was terminated.
                 let _ = acknowledges.send(());
             }
             503 => {
-                told.turned_away.push(record);
+                outcomes.turned_away.push(record);
                 break;
             }
             other => panic!("{other}: {text}"),
         }
     }
-    told
+    outcomes
 }
 
-/// Sends records again: what the server says of them tells whether it has them.
+/// Sends records again; the status of each shows whether it was stored.
 #[track_caller]
 fn check(tenant: &Tenant, server: &Server, records: &[Value], expected: &str) {
     let mut http = tenant.client(server);
@@ -143,11 +144,4 @@ fn check(tenant: &Tenant, server: &Server, records: &[Value], expected: &str) {
             assert_eq!(result.get("status"), Some(&json!(expected)), "{result}");
         }
     }
-}
-
-fn record(integration: &str, call_id: &str) -> Value {
-    json!({
-        "integration_id": integration, "call_id": call_id, "provider": "openai",
-        "model": "gpt-4o", "tokens_in": 1, "tokens_out": 1, "cost_cents": 1,
-    })
 }

@@ -1,43 +1,43 @@
-//! Floods of HTTP/2 frames end their own connection and nothing else.
+//! A flood of HTTP/2 frames ends only its own connection.
 
 use std::time::Duration;
 
 use bursar_testing::frames::{self, flag, kind};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
-use bursar_testing::wire::Wire;
+use bursar_testing::raw_connection::RawConnection;
 
 const LIMIT: Duration = Duration::from_secs(15);
 
 fn server() -> (Folder, Server) {
     let mut folder = Folder::new();
-    // A flood whose answers nobody reads is also a reader that takes nothing.
+    // Longer than the tests, because a flood does not read the responses.
     folder.set("BURSAR_SERVER_WRITE_SECONDS", "2");
     let server = Server::start(&folder);
     (folder, server)
 }
 
-/// Floods one connection until it is cut, while another one is answered.
+/// Floods one connection until it is closed, while another is served.
 #[track_caller]
 fn check(make: impl FnMut() -> Vec<u8>) {
     let (_folder, server) = server();
-    let mut honest = Wire::open(server.address());
-    let mut hostile = Wire::open(server.address());
-    hostile.send(frames::opening());
+    let mut honest = RawConnection::open(server.address());
+    let mut hostile = RawConnection::open(server.address());
+    hostile.send(frames::preface());
     hostile.cut_while(LIMIT, make);
     honest.send("GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(honest.answer().map(|(status, _)| status), Some(200));
+    assert_eq!(honest.status(), Some(200));
     server.stop();
 }
 
 #[test]
-fn requests_that_are_taken_back_at_once_are_cut_off() {
+fn rapid_resets_are_cut_off() {
     let mut stream = 1;
     check(|| {
         let mut bytes = Vec::new();
         for _ in 0..50 {
             bytes.extend(frames::get(stream, "/health/ready", &[]));
-            bytes.extend(frames::frame(kind::RESET, 0, stream, &8_u32.to_be_bytes()));
+            bytes.extend(frames::frame(kind::RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
             stream += 2;
         }
         bytes
@@ -45,12 +45,12 @@ fn requests_that_are_taken_back_at_once_are_cut_off() {
 }
 
 #[test]
-fn questions_without_end_are_cut_off() {
+fn endless_pings_are_cut_off() {
     check(|| frames::frame(kind::PING, 0, 0, &[0; 8]).repeat(500));
 }
 
 #[test]
-fn settings_without_end_are_cut_off() {
+fn endless_settings_are_cut_off() {
     check(|| frames::setting(frames::INITIAL_WINDOW_SIZE, 65_535).repeat(500));
 }
 
@@ -68,7 +68,7 @@ fn a_head_that_never_ends_is_cut_off() {
 }
 
 #[test]
-fn parts_of_a_body_without_content_are_cut_off() {
+fn endless_empty_data_frames_are_cut_off() {
     let mut first = true;
     check(|| {
         if std::mem::take(&mut first) {
@@ -81,20 +81,20 @@ fn parts_of_a_body_without_content_are_cut_off() {
 }
 
 #[test]
-fn frames_that_are_no_requests_are_cut_off_while_a_request_is_open() {
-    // Of no known kind: nothing answers them, so no other bound is met.
+fn endless_unknown_frames_are_cut_off_during_a_request() {
+    // An unknown kind causes no reply, so no other limit applies.
     const UNKNOWN: u8 = 0x40;
     const SENT_MAX: usize = 64 * 1024 * 1024;
     let (folder, server) = server();
     let bearer = format!("Bearer {}", folder.operator_token());
     let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
     let flood = frames::frame(UNKNOWN, 0, 0, &[0; 1_000]).repeat(50);
-    let mut wire = Wire::open(server.address());
-    wire.send(frames::opening());
-    wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
-    wire.send(frames::frame(kind::DATA, 0, 1, b"{"));
+    let mut connection = RawConnection::open(server.address());
+    connection.send(frames::preface());
+    connection.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
+    connection.send(frames::frame(kind::DATA, 0, 1, b"{"));
     let mut sent = 0;
-    wire.cut_while(LIMIT, || {
+    connection.cut_while(LIMIT, || {
         sent += flood.len();
         flood.clone()
     });
@@ -103,18 +103,18 @@ fn frames_that_are_no_requests_are_cut_off_while_a_request_is_open() {
 }
 
 #[test]
-fn a_large_body_in_small_frames_is_no_flood() {
+fn a_large_body_in_small_frames_is_accepted() {
     let (folder, server) = server();
     let bearer = format!("Bearer {}", folder.operator_token());
     let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
-    let mut wire = Wire::open(server.address());
-    wire.send(frames::opening());
-    wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
-    wire.send(frames::frame(kind::DATA, 0, 1, b"{\"name\":\"a\"}"));
-    wire.send(frames::frame(kind::DATA, 0, 1, &[b' '; 1_000]).repeat(60));
-    wire.send(frames::frame(kind::DATA, flag::END_STREAM, 1, b""));
-    wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
-    let text = String::from_utf8_lossy(&wire.rest()).into_owned();
+    let mut connection = RawConnection::open(server.address());
+    connection.send(frames::preface());
+    connection.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
+    connection.send(frames::frame(kind::DATA, 0, 1, b"{\"name\":\"a\"}"));
+    connection.send(frames::frame(kind::DATA, 0, 1, &[b' '; 1_000]).repeat(60));
+    connection.send(frames::frame(kind::DATA, flag::END_STREAM, 1, b""));
+    connection.send(frames::frame(kind::GOAWAY, 0, 0, &[0; 8]));
+    let text = String::from_utf8_lossy(&connection.read_to_end()).into_owned();
     assert!(text.contains("\"lifecycle_state\":\"ACTIVE\""), "{text}");
     server.stop();
 }
@@ -126,16 +126,16 @@ fn more_streams_than_allowed_are_refused() {
     folder.set("BURSAR_SERVER_BODY_SECONDS", "1");
     let server = Server::start(&folder);
     let bearer = format!("Bearer {}", folder.operator_token());
-    let mut wire = Wire::open(server.address());
-    wire.send(frames::opening());
+    let mut connection = RawConnection::open(server.address());
+    connection.send(frames::preface());
     let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
     for at in 0..8 {
-        wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 2 * at + 1, &head));
+        connection.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 2 * at + 1, &head));
     }
-    wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
-    let sent = frames::read(&wire.rest());
+    connection.send(frames::frame(kind::GOAWAY, 0, 0, &[0; 8]));
+    let sent = frames::read(&connection.read_to_end());
     let of = |wanted: u8| sent.iter().filter(|(kind, _)| *kind == wanted).count();
     assert_eq!(of(kind::HEADERS), 5, "{sent:?}");
-    assert!(sent.contains(&(kind::RESET, 15)), "{sent:?}");
+    assert!(sent.contains(&(kind::RST_STREAM, 15)), "{sent:?}");
     server.stop();
 }

@@ -1,21 +1,20 @@
-//! Whom a request is for, and how its lines end: what two servers on its way could read differently
-//! is refused, and nothing else is.
+//! Host headers and line ends: requests that two servers could read differently are refused.
 
 use bursar_testing::frames::{self, flag, kind};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
-use bursar_testing::wire::Wire;
+use bursar_testing::raw_connection::RawConnection;
 
 #[track_caller]
 fn check(server: &Server, request: &str, expected: u16) {
-    let mut wire = Wire::open(server.address());
-    wire.send(request);
-    let (status, text) = wire.answer().expect("an answer");
+    let mut connection = RawConnection::open(server.address());
+    connection.send(request);
+    let (status, text) = connection.answer().expect("an answer");
     assert_eq!(status, expected, "{request:?} got {text}");
 }
 
 #[test]
-fn a_request_names_one_host() {
+fn a_request_must_name_exactly_one_host() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let get = "GET /health/live HTTP/1.1\r\n";
@@ -39,7 +38,7 @@ fn a_request_names_one_host() {
 }
 
 #[test]
-fn a_line_that_ends_with_a_line_feed_alone_is_refused() {
+fn a_head_with_a_bare_line_feed_is_refused() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     for request in [
@@ -51,19 +50,19 @@ fn a_line_that_ends_with_a_line_feed_alone_is_refused() {
         "\r\n\nGET /health/live HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
         check(&server, request, 400);
-        // Also when it comes byte by byte.
-        let mut wire = Wire::open(server.address());
+        // Also when it arrives byte by byte.
+        let mut connection = RawConnection::open(server.address());
         for byte in request.bytes() {
-            wire.send([byte]);
+            connection.send([byte]);
         }
-        assert_eq!(wire.answer().map(|(status, _)| status), Some(400), "{request:?}");
+        assert_eq!(connection.status(), Some(400), "{request:?}");
     }
     check(&server, "\r\n\r\nGET /health/live HTTP/1.1\r\nHost: a\r\n\r\n", 200);
     server.stop();
 }
 
 #[test]
-fn line_feeds_in_a_body_are_its_own_and_the_next_head_is_looked_at() {
+fn line_feeds_in_a_body_are_accepted_and_the_next_head_is_checked() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let token = folder.operator_token();
@@ -76,17 +75,17 @@ fn line_feeds_in_a_body_are_its_own_and_the_next_head_is_looked_at() {
         format!("{post}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n");
     for request in [plain, chunks] {
         check(&server, &request, 201);
-        // Two in one go, the second of which ends a line as none may.
-        let mut wire = Wire::open(server.address());
-        wire.send(format!("{request}GET /health/live HTTP/1.1\nHost: a\r\n\r\n"));
-        let text = String::from_utf8_lossy(&wire.rest()).into_owned();
+        // Two pipelined requests, of which the second has a bare line feed.
+        let mut connection = RawConnection::open(server.address());
+        connection.send(format!("{request}GET /health/live HTTP/1.1\nHost: a\r\n\r\n"));
+        let text = String::from_utf8_lossy(&connection.read_to_end()).into_owned();
         assert!(text.contains("HTTP/1.1 201") && text.contains("HTTP/1.1 400"), "{text}");
     }
     server.stop();
 }
 
 #[test]
-fn over_http2_a_host_is_what_the_authority_is() {
+fn over_http2_the_host_must_equal_the_authority() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let pseudo = [(":method", "GET"), (":scheme", "http"), (":path", "/health/live")];
@@ -100,11 +99,16 @@ fn over_http2_a_host_is_what_the_authority_is() {
         (&[][..], "BAD_REQUEST"),
     ] {
         let head = frames::fields(&[&pseudo[..], more].concat());
-        let mut wire = Wire::open(server.address());
-        wire.send(frames::opening());
-        wire.send(frames::frame(kind::HEADERS, flag::END_STREAM | flag::END_HEADERS, 1, &head));
-        wire.send(frames::frame(kind::GO_AWAY, 0, 0, &[0; 8]));
-        let text = String::from_utf8_lossy(&wire.rest()).into_owned();
+        let mut connection = RawConnection::open(server.address());
+        connection.send(frames::preface());
+        connection.send(frames::frame(
+            kind::HEADERS,
+            flag::END_STREAM | flag::END_HEADERS,
+            1,
+            &head,
+        ));
+        connection.send(frames::frame(kind::GOAWAY, 0, 0, &[0; 8]));
+        let text = String::from_utf8_lossy(&connection.read_to_end()).into_owned();
         assert!(text.contains(expected), "{more:?} got {text}");
     }
     server.stop();

@@ -1,19 +1,19 @@
-//! The operator's routes on a listener of their own.
+//! The operator's listener.
 
 use std::time::Duration;
 
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
+use bursar_testing::raw_connection::RawConnection;
 use bursar_testing::waiting::within;
-use bursar_testing::wire::Wire;
 
 fn status(address: &str, path: &str) -> Option<u16> {
-    let mut wire = Wire::open(address);
-    wire.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-    wire.answer().map(|(status, _)| status)
+    let mut connection = RawConnection::open(address);
+    connection.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    connection.status()
 }
 
-/// Where the operator's routes are served, as the log says.
+/// The address of the operator's listener, from the log.
 pub(crate) fn operator_address(folder: &Folder) -> String {
     let address = within(Duration::from_secs(10), || {
         let log = folder.log();

@@ -1,4 +1,4 @@
-//! TLS: served over both versions of HTTP, with certificates that change while the server runs.
+//! TLS over HTTP/1.1 and HTTP/2, and certificates that change while the server runs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use bursar_testing::frames::{self, kind};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::{Process, send_signal};
+use bursar_testing::raw_connection::RawConnection;
 use bursar_testing::waiting::within;
-use bursar_testing::wire::Wire;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 const START_MAX: Duration = Duration::from_secs(30);
 const RELOAD_MAX: Duration = Duration::from_secs(10);
 
-/// A certificate of `localhost` and its key.
+/// A certificate for `localhost` and its key.
 struct Pair {
     certificate: String,
     der: CertificateDer<'static>,
@@ -30,14 +30,14 @@ impl Pair {
         Self { certificate: made.cert.pem(), der, key: made.signing_key.serialize_pem() }
     }
 
-    /// Puts it where the server looks.
+    /// Writes it to the configured files.
     fn install(&self, folder: &Folder) {
         std::fs::write(folder.beside("key.pem"), &self.key).expect("written");
         std::fs::write(folder.beside("certificate.pem"), &self.certificate).expect("written");
     }
 }
 
-/// A folder whose server speaks TLS.
+/// A folder with the settings of a TLS server.
 fn folder(pair: &Pair, reload_seconds: &str) -> Folder {
     let mut folder = Folder::new();
     pair.install(&folder);
@@ -51,7 +51,7 @@ fn folder(pair: &Pair, reload_seconds: &str) -> Folder {
     folder
 }
 
-/// A server that speaks TLS.
+/// A TLS server.
 struct Server {
     process: Process,
     address: String,
@@ -62,7 +62,7 @@ impl Server {
     fn start(folder: &Folder) -> Self {
         let mut process = Process::start(&mut folder.serve());
         let address = within(START_MAX, || {
-            assert_eq!(process.ended(), None, "{}", folder.log());
+            assert_eq!(process.exit_status(), None, "{}", folder.log());
             let text = std::fs::read_to_string(folder.file("server-address")).ok()?;
             let address = text.trim().strip_prefix("https://")?.to_owned();
             TcpStream::connect(&address).is_ok().then_some(address)
@@ -73,10 +73,10 @@ impl Server {
     #[track_caller]
     fn stop(mut self) {
         send_signal("TERM", self.process.pid());
-        assert_eq!(self.process.end_within(Duration::from_secs(15)).code(), Some(0));
+        assert_eq!(self.process.wait_for_exit(Duration::from_secs(15)).code(), Some(0));
     }
 
-    /// A handshake with whoever has this certificate.
+    /// A connection that trusts only this certificate; `None` if the handshake fails.
     fn client(&self, trusted: &Pair, protocol: &str) -> Option<Stream> {
         let mut roots = RootCertStore::empty();
         roots.add(trusted.der.clone()).expect("a root");
@@ -110,16 +110,16 @@ fn get(stream: &mut Stream) -> String {
 }
 
 #[test]
-fn https_is_served_over_both_versions_of_http() {
+fn https_is_served_over_http1_and_http2() {
     let pair = Pair::new();
     let server = Server::start(&folder(&pair, "3600"));
     let answer = get(&mut server.client(&pair, "http/1.1").expect("a handshake"));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("strict-transport-security: max-age="), "{answer}");
     let mut stream = server.client(&pair, "h2").expect("a handshake");
-    stream.write_all(&frames::opening()).expect("written");
+    stream.write_all(&frames::preface()).expect("written");
     stream.write_all(&frames::get(1, "/health/ready", &[])).expect("written");
-    stream.write_all(&frames::frame(kind::GO_AWAY, 0, 0, &[0; 8])).expect("written");
+    stream.write_all(&frames::frame(kind::GOAWAY, 0, 0, &[0; 8])).expect("written");
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("an answer");
     let sent = frames::read(&bytes);
@@ -128,7 +128,7 @@ fn https_is_served_over_both_versions_of_http() {
 }
 
 #[test]
-fn a_new_certificate_is_taken_over_when_its_file_changes() {
+fn a_new_certificate_is_loaded_when_its_file_changes() {
     let (old, new) = (Pair::new(), Pair::new());
     let folder = folder(&old, "1");
     let server = Server::start(&folder);
@@ -142,7 +142,7 @@ fn a_new_certificate_is_taken_over_when_its_file_changes() {
 }
 
 #[test]
-fn a_new_certificate_is_taken_over_at_once_by_sighup() {
+fn sighup_loads_a_new_certificate_at_once() {
     let (old, new) = (Pair::new(), Pair::new());
     let folder = folder(&old, "3600");
     let server = Server::start(&folder);
@@ -155,7 +155,7 @@ fn a_new_certificate_is_taken_over_at_once_by_sighup() {
 }
 
 #[test]
-fn a_new_pair_that_does_not_match_changes_nothing_and_is_told() {
+fn a_mismatched_certificate_and_key_are_not_loaded_and_logged() {
     let (old, new) = (Pair::new(), Pair::new());
     let folder = folder(&old, "3600");
     let server = Server::start(&folder);
@@ -170,32 +170,32 @@ fn a_new_pair_that_does_not_match_changes_nothing_and_is_told() {
 }
 
 #[test]
-fn a_pair_that_cannot_be_used_is_refused_at_the_start() {
+fn an_unusable_certificate_and_key_refuse_the_start() {
     let (pair, other) = (Pair::new(), Pair::new());
     for (key, told) in [(other.key.as_str(), "cannot be used together"), ("", "no private key")] {
         let folder = folder(&pair, "3600");
         std::fs::write(folder.beside("key.pem"), key).expect("written");
         let mut process = Process::start(&mut folder.serve());
-        let status = process.end_within(START_MAX);
+        let status = process.wait_for_exit(START_MAX);
         assert!(!status.success());
         assert!(folder.log().contains(told), "{}", folder.log());
     }
 }
 
 #[test]
-fn plain_http_on_a_port_of_tls_is_told_so() {
+fn plain_http_on_the_tls_port_gets_400() {
     let server = Server::start(&folder(&Pair::new(), "3600"));
-    let mut wire = Wire::open(&server.address);
-    wire.send("GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
-    let (status, text) = wire.answer().expect("an answer");
+    let mut connection = RawConnection::open(&server.address);
+    connection.send("GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (status, text) = connection.answer().expect("an answer");
     assert_eq!(status, 400);
     assert!(text.ends_with("This port is for HTTPS only.\r\n") || text.contains("HTTPS"), "{text}");
-    // However much it sends.
-    let mut wire = Wire::open(&server.address);
+    // Also when it sends much.
+    let mut connection = RawConnection::open(&server.address);
     let head = "POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
-    wire.send_all(format!("{head}{}", " ".repeat(1_000_000)));
-    assert_eq!(wire.answer().map(|(status, _)| status), Some(400));
-    assert!(wire.ends(), "a reset");
+    connection.send_all(format!("{head}{}", " ".repeat(1_000_000)));
+    assert_eq!(connection.status(), Some(400));
+    assert!(connection.is_closed_cleanly(), "a reset");
     server.stop();
 }
 
@@ -204,22 +204,23 @@ fn a_handshake_has_a_deadline() {
     let server = Server::start(&folder(&Pair::new(), "3600"));
     let slack = Duration::from_secs(4);
     for begun in [&b""[..], &[0x16], &[0x16, 3, 1, 2, 0]] {
-        let mut wire = Wire::open(&server.address);
-        wire.send(begun);
-        let took = wire.cut_while_waiting(Duration::from_secs(10));
+        let mut connection = RawConnection::open(&server.address);
+        connection.send(begun);
+        let took = connection.cut_while_waiting(Duration::from_secs(10));
         assert!(took > Duration::from_millis(900) && took < Duration::from_secs(1) + slack);
     }
     server.stop();
 }
 
 #[test]
-fn handshakes_that_do_not_begin_keep_nobody_out() {
+fn unstarted_handshakes_make_way_for_new_connections() {
     let pair = Pair::new();
     let mut folder = folder(&pair, "3600");
     folder.set("BURSAR_SERVER_HEADER_SECONDS", "60");
     folder.set("BURSAR_SERVER_CONNECTIONS_MAX", "2");
     let server = Server::start(&folder);
-    let mut silent: Vec<Wire> = (0..3).map(|_| Wire::open(&server.address)).collect();
+    let mut silent: Vec<RawConnection> =
+        (0..3).map(|_| RawConnection::open(&server.address)).collect();
     silent[1].send([0x16, 3, 1]);
     let answer = get(&mut server.client(&pair, "http/1.1").expect("a handshake"));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

@@ -1,4 +1,4 @@
-//! The audit log of a tenant that many clients change on every node at once is one chain.
+//! Concurrent changes on several nodes make one chain in the audit log of a tenant.
 
 use bursar_testing::waiting::scale;
 use serde_json::json;
@@ -10,7 +10,7 @@ const NODES: usize = 3;
 const CLIENTS: usize = 12;
 
 #[test]
-fn changes_on_three_nodes_at_once_make_one_chain_and_an_edit_of_it_is_found() {
+fn concurrent_changes_on_three_nodes_make_one_audit_chain_and_an_edit_is_found() {
     let site = Site::new();
     let fleet = Fleet::start(&site, NODES);
     let tenant = fleet.tenant(&[1_000]);
@@ -21,7 +21,7 @@ fn changes_on_three_nodes_at_once_make_one_chain_and_an_edit_of_it_is_found() {
     };
     let before = count(rows());
     let keys = scale(5, 50);
-    fleet.at_once(&tenant, CLIENTS, |_, http| {
+    fleet.run_concurrently(&tenant, CLIENTS, |_, http| {
         for _ in 0..keys {
             let draft = json!({ "name": "k", "scopes": ["telemetry:read"] });
             let made = http.post("/api/v1/keys", &draft).expect("an answer");

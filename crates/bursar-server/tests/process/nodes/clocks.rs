@@ -1,7 +1,8 @@
-//! Nodes whose clocks are wrong: budgets, expiry, rates and months follow the database's clock.
+//! Nodes with wrong clocks: budgets, expiry, rates and months follow the database's clock.
 
 use std::time::Duration;
 
+use bursar_testing::process::bodies::{self, record};
 use bursar_testing::process::http::{Answer, Http};
 use bursar_testing::process::tenant::Tenant;
 use bursar_testing::waiting::within;
@@ -9,9 +10,9 @@ use serde_json::{Value, json};
 
 use crate::nodes::support::fleet::Fleet;
 use crate::nodes::support::skew::Skew;
-use crate::nodes::support::{Site, record, reservation};
+use crate::nodes::support::{Site, reservation};
 
-/// By how much an instant may be off that is compared with the database's a moment later.
+/// The tolerance of an instant that is compared with the database's clock a moment later.
 const MOMENT_SECONDS: f64 = 30.0;
 /// Longer than the shortest hold of these tests.
 const EXPIRED_WITHIN: Duration = Duration::from_secs(15);
@@ -19,7 +20,7 @@ const RECORDS: &str = "/api/v1/telemetry/llm-usage";
 const CHECK: &str = "/api/v1/enforcement/check";
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 
-/// Nodes on either side of the database's clock, and a tenant.
+/// A node ahead of the database's clock, one behind it, and a tenant.
 struct Skewed {
     site: Site,
     fleet: Fleet,
@@ -28,7 +29,7 @@ struct Skewed {
 }
 
 impl Skewed {
-    /// Starts a node that is ahead of the database's clock and one that is behind it.
+    /// Starts nodes this many seconds ahead of and behind the database's clock.
     fn by(seconds: i64) -> Self {
         let (ahead, behind) = (Skew::by(seconds), Skew::by(-seconds));
         let site = Site::new();
@@ -38,7 +39,7 @@ impl Skewed {
         });
         let tenant = fleet.tenant(&[100, 100]);
         let skewed = Self { site, fleet, tenant, _skews: [ahead, behind] };
-        skewed.wait_for_a_month_that_does_not_end();
+        skewed.wait_past_end_of_month();
         for (node, expected) in [(0, seconds), (1, -seconds)] {
             let shown = skewed.http(node).get("/api/v1/integrations").expect("an answer");
             let shown = shown.body.pointer("/meta/timestamp").and_then(Value::as_str);
@@ -56,28 +57,29 @@ impl Skewed {
         self.tenant.integrations.get(number).expect("an integration")
     }
 
-    /// How far an instant lies ahead of the database's clock.
+    /// The seconds from the database's clock to an instant.
     fn seconds_from_now(&self, instant: &str) -> f64 {
         let ahead = format!("extract(epoch from '{instant}'::timestamptz - clock_timestamp())");
-        self.asked(&ahead).parse().expect("a number")
+        self.select(&ahead).parse().expect("a number")
     }
 
-    /// An instant so far ahead of the database's clock.
+    /// An instant this many seconds ahead of the database's clock.
     fn instant(&self, ahead_seconds: i64) -> String {
-        self.asked(&format!(
+        self.select(&format!(
             "to_char(clock_timestamp() at time zone 'utc' + interval '{ahead_seconds} seconds', \
              'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         ))
     }
 
-    fn asked(&self, value: &str) -> String {
+    fn select(&self, value: &str) -> String {
         let rows = self.site.database.run(&format!("select ({value})::text"));
         rows.into_iter().flatten().flatten().next().expect("a value")
     }
 
-    /// No test meets the end of a month by accident.
-    fn wait_for_a_month_that_does_not_end(&self) {
-        let month = |at: &str| self.asked(&format!("date_trunc('month', {at} at time zone 'utc')"));
+    /// Waits past the last minute of a month, so that no test spans two months.
+    fn wait_past_end_of_month(&self) {
+        let month =
+            |at: &str| self.select(&format!("date_trunc('month', {at} at time zone 'utc')"));
         let lasts = || month("now()") == month("(now() + interval '1 minute')");
         assert!(within(Duration::from_secs(90), || lasts().then_some(())).is_some());
     }
@@ -89,11 +91,10 @@ fn text<'a>(answer: &'a Answer, pointer: &str) -> &'a str {
     found.unwrap_or_else(|| panic!("{pointer} is not in {answer:?}"))
 }
 
-/// Reserves for a moment at one node and claims that the other waits until that is over.
+/// Makes a short hold on one node and asserts that it counts on both until it expires.
 #[track_caller]
 fn check_expiry(skewed: &Skewed, by: usize, integration: &str) {
-    let mut short = reservation(integration, &format!("short {by}"), 60);
-    short.as_object_mut().expect("an object").insert("ttl_seconds".to_owned(), json!(2));
+    let short = bodies::reservation(integration, &format!("short {by}"), 60, 2);
     let held = skewed.http(by).post(RESERVATIONS, &short).expect("an answer");
     assert_eq!(held.status, 201, "{held:?}");
     let expires_at = text(&held, "/data/reservation/expires_at").to_owned();
@@ -119,7 +120,7 @@ fn check_expiry(skewed: &Skewed, by: usize, integration: &str) {
     assert_eq!(released.expect("an answer").status, 200);
 }
 
-/// Claims that the calls of one minute are counted together, whichever node they came by.
+/// Asserts that the calls of one minute are counted over both nodes.
 #[track_caller]
 fn check_rate(skewed: &Skewed) {
     let create = json!({ "name": "rate", "provider_type": "openai", "rate_limit_rpm": 4 });
@@ -142,10 +143,10 @@ fn check_rate(skewed: &Skewed) {
     }
 }
 
-/// Claims that a call is dated by the database's clock, and that both nodes show it in its month.
+/// Asserts that a call has the time of the database and that both nodes show it in its month.
 #[track_caller]
 fn check_dates(skewed: &Skewed, integration: &str) {
-    let month = skewed.asked("to_char(now() at time zone 'utc', 'YYYY-MM')");
+    let month = skewed.select("to_char(now() at time zone 'utc', 'YYYY-MM')");
     for node in [0, 1] {
         let mut http = skewed.http(node);
         let mut dated = |call: &str, ahead_seconds: i64| {
@@ -172,7 +173,7 @@ fn check_dates(skewed: &Skewed, integration: &str) {
     }
 }
 
-/// Claims that the clocks of nodes do not matter.
+/// Asserts that the clocks of the nodes have no effect.
 #[track_caller]
 fn check_skewed(seconds: i64) {
     let skewed = Skewed::by(seconds);
@@ -190,6 +191,6 @@ fn nodes_an_hour_off_on_either_side_follow_the_clock_of_the_database() {
 }
 
 #[test]
-fn nodes_in_the_month_before_and_in_the_next_follow_the_month_of_the_database() {
+fn nodes_with_the_wrong_month_follow_the_clock_of_the_database() {
     check_skewed(40 * 86_400);
 }

@@ -1,4 +1,4 @@
-//! The operator's commands on a PostgreSQL, beside nodes and without any.
+//! The operator's commands on PostgreSQL, with and without running nodes.
 
 use bursar_testing::process::books::integer;
 use bursar_testing::process::folder::Folder;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::nodes::support::{Site, check_failed};
 
-/// What a command that is to print JSON prints.
+/// The output of a command as JSON.
 #[track_caller]
 fn json(node: &Folder, arguments: &[&str]) -> Value {
     let said = node.run(&[arguments, &["--json"]].concat());
@@ -16,7 +16,7 @@ fn json(node: &Folder, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn the_schema_is_made_once_and_told() {
+fn db_migrate_creates_the_schema_once_and_db_status_shows_it() {
     let site = Site::empty();
     let node = site.node();
     let status = node.command(&["db", "status", "--json"]).output().expect("the binary");
@@ -44,7 +44,7 @@ fn the_schema_is_made_once_and_told() {
 }
 
 #[test]
-fn whoever_does_not_own_the_tables_cannot_migrate() {
+fn only_the_owner_of_the_tables_can_migrate() {
     let site = Site::empty();
     let node = site.node();
     let migrate = ["db", "migrate", "--app-role", site.database.app_role()];
@@ -53,11 +53,11 @@ fn whoever_does_not_own_the_tables_cannot_migrate() {
 }
 
 #[test]
-fn what_a_command_makes_on_the_database_every_node_knows() {
+fn nodes_know_what_a_command_created_on_the_database() {
     let site = Site::new();
     let node = site.node();
     let server = Server::start(&node);
-    // Without a folder and without the operator's token: who has the database needs none.
+    // Neither a folder nor the operator's token is needed, only access to the database.
     let mut alone = site.node();
     alone.set("BURSAR_OPERATOR_TOKEN", "");
     std::fs::remove_dir_all(alone.data()).expect("removed");
@@ -76,7 +76,7 @@ fn what_a_command_makes_on_the_database_every_node_knows() {
 }
 
 #[test]
-fn a_command_without_the_secret_key_makes_nothing() {
+fn a_command_without_the_secret_key_creates_nothing() {
     let site = Site::new();
     let mut node = site.node();
     node.set("BURSAR_SECRET_KEY", "");
@@ -86,7 +86,7 @@ fn a_command_without_the_secret_key_makes_nothing() {
 }
 
 #[test]
-fn a_difference_in_the_database_is_told_and_ends_with_one() {
+fn db_verify_reports_a_difference_and_exits_with_one() {
     let site = Site::new();
     let node = site.node();
     node.run(&["tenant", "create", "acme"]);
@@ -108,7 +108,7 @@ fn a_difference_in_the_database_is_told_and_ends_with_one() {
 }
 
 #[test]
-fn copies_of_the_database_are_left_to_its_own_tools() {
+fn backup_and_restore_refer_to_the_tools_of_postgresql() {
     let site = Site::new();
     let node = site.node();
     for command in ["backup", "restore"] {

@@ -1,16 +1,18 @@
-//! The database crashes under load, and is started again.
+//! Crashes of the database under load.
 
 use std::time::{Duration, Instant};
 
 use bursar_testing::postgres::cluster::{Cluster, Mode};
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::books::Books;
+use bursar_testing::process::memory::resident_kib;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::process::writer::{Writer, check_acknowledged};
 use bursar_testing::waiting::{scale, within};
 
+use crate::nodes::support::Site;
 use crate::nodes::support::fleet::Fleet;
 use crate::nodes::support::load::{Addresses, Progress, write_while};
-use crate::nodes::support::{Site, record, resident_kib};
 
 const SEED: u64 = 20_261_122;
 const NODES: usize = 2;
@@ -18,25 +20,25 @@ const WRITERS: usize = 16;
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
 /// Steps of the writers before the first crash, and between two of them.
 const STEPS: usize = 100;
-/// How often each writer is refused before the database comes back.
+/// Refusals of each writer before the database is restarted.
 const REFUSALS: usize = 20;
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
-/// From the moment at which the database takes connections.
+/// Counted from the first connection that the database accepts.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
-/// What a node may take more of memory while the database is away.
+/// The maximal growth of a node's memory during the outage.
 const MORE_MEMORY_KIB: u64 = 64 * 1024;
 const RECORDS: &str = "/api/v1/telemetry/llm-usage";
 
-/// How a crash was got over.
+/// The recovery from a crash.
 #[derive(Debug)]
 struct Recovery {
-    /// From the first connection that the database takes to the first record, node after node.
+    /// For each node, the time from the database's first connection to the first record.
     served_after: Vec<Duration>,
-    /// What the largest node had more in memory than before.
+    /// The largest growth of a node's memory.
     more_kib: u64,
 }
 
-/// Crashes the database in the middle of writing, and waits until every node serves again.
+/// Crashes the database under load, and waits until each node serves again.
 #[track_caller]
 fn crash(
     fleet: &Fleet,
@@ -71,14 +73,14 @@ fn crash(
     Recovery { served_after: served_after.collect(), more_kib }
 }
 
-/// Claims that crashes under load are told in time, got over by each node itself, and cost nothing
-/// that was acknowledged.
+/// Asserts that nodes return 503 in time during crashes, recover without a restart, and lose no
+/// acknowledged record.
 #[track_caller]
 pub(crate) fn check_crashes(site: &Site, cluster: &Cluster, url: &str, crashes: usize) {
-    let fleet = Fleet::by(site, url, NODES);
+    let fleet = Fleet::with_url(site, url, NODES);
     let mut tenant = fleet.tenant(&[BUDGET_CENTS, BUDGET_CENTS]);
     let mut writers = Writer::several(&tenant, WRITERS, SEED);
-    // What the writers do not know of.
+    // Records that the writers do not track.
     let probe = tenant.add_integration(fleet.server(0), BUDGET_CENTS);
     tenant.integrations.rotate_right(1);
     let (recoveries, met) =
@@ -95,7 +97,7 @@ pub(crate) fn check_crashes(site: &Site, cluster: &Cluster, url: &str, crashes: 
     let probes = books.entries.len();
     books.entries.retain(|_, entry| entry.integration != probe);
     assert_eq!(probes - books.entries.len(), crashes * NODES, "each probe is there, once");
-    let acknowledged = check_promises(&writers, &books);
+    let acknowledged = check_acknowledged(&writers, &books);
     fleet.check_verified();
     println!("{acknowledged} records acknowledged, each there once");
     assert!(met.unavailable > 0 && met.lost == 0, "{met:?}");
@@ -108,7 +110,7 @@ pub(crate) fn check_crashes(site: &Site, cluster: &Cluster, url: &str, crashes: 
 }
 
 #[test]
-fn a_crash_of_the_database_under_load_is_told_in_time_got_over_and_loses_nothing() {
+fn a_database_crash_under_load_returns_503_in_time_and_loses_nothing() {
     let cluster = Cluster::new();
     let site = Site::on(&cluster);
     check_crashes(&site, &cluster, site.database.app_url(), scale(1, 6));

@@ -1,14 +1,15 @@
-//! A deadlock with someone who takes locks in another order.
+//! A deadlock with a session that takes locks in another order.
 
 use std::time::Duration;
 
 use bursar_testing::postgres::session;
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::books::{Books, integer};
 use bursar_testing::waiting::within;
 use serde_json::json;
 
+use crate::nodes::support::Site;
 use crate::nodes::support::fleet::Fleet;
-use crate::nodes::support::{Site, record};
 
 const BATCHES: &str = "/api/v1/telemetry/llm-usage/batch";
 const WAITING_WITHIN: Duration = Duration::from_secs(10);
@@ -17,11 +18,11 @@ const WAITING: &str = "select count(*) from pg_stat_activity \
 const DEADLOCKS: &str = "select deadlocks from pg_stat_database where datname = current_database()";
 
 #[test]
-fn a_group_that_loses_a_deadlock_is_written_all_the_same_and_once() {
+fn a_group_that_loses_a_deadlock_is_written_once() {
     let site = Site::new();
-    // The group looks for a deadlock once, so the lock that closes the circle has to be asked for
+    // The group checks for a deadlock once, so the lock that closes the cycle must be requested
     // before; and it waits five seconds for a lock at most. Half of that leaves a slow machine as
-    // much time before the search as after it.
+    // much time before the check as after it.
     let name = site.database.app_url().rsplit('/').next().expect("a name").to_owned();
     site.database.run(&format!("alter database {name} set deadlock_timeout = '2500ms'"));
     let fleet = Fleet::start(&site, 1);
@@ -39,7 +40,7 @@ fn a_group_that_loses_a_deadlock_is_written_all_the_same_and_once() {
         let sends = || tenant.client(fleet.server(0)).post(BATCHES, &json!({ "records": records }));
         session::block_on(async {
             let other = session::connect(&site.database.admin_url()).await.expect("a connection");
-            // The group is to be the one that looks for a deadlock first, and so ends.
+            // The group must detect the deadlock first, because the session that does is ended.
             let begin = format!("set deadlock_timeout = '30s'; begin; {}", lock(&second));
             other.batch_execute(&begin).await.expect("a lock");
             let sent = scope.spawn(sends);

@@ -1,45 +1,46 @@
-//! Row level security, the second line behind the statements: what the role of the servers, and the
-//! owner of the tables, can see and write when they do not say of which tenant.
+//! Row level security, the second barrier behind the statements: what the role of the servers and the
+//! owner of the tables can read and write without or as another tenant.
 
 use std::time::Duration;
 
 use bursar_testing::postgres::session;
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::http::Http;
+use bursar_testing::process::tenant::Tenant;
 use bursar_testing::waiting::within;
 use serde_json::json;
 
 use crate::nodes::support::fleet::Fleet;
-use crate::nodes::support::{OPERATOR_TOKEN, Site, record, reservation};
+use crate::nodes::support::{Site, reservation};
 
 const TABLES: &str = "select table_name::text from information_schema.columns \
      where column_name = 'tenant_id' and table_schema = 'public' and table_name <> 'tenants' \
      order by table_name";
 
-/// The values of the only column of what is asked.
+/// The values of a result with one column.
 fn values(rows: Vec<session::Row>) -> Vec<String> {
     rows.into_iter().flatten().flatten().collect()
 }
 
-/// Gives a tenant a threshold of its own, and lets it meet it.
-fn hold_back(fleet: &Fleet, http: &mut Http) {
+/// Lowers a threshold of a tenant by an override and exceeds it, which stores a signal.
+fn exceed_override(fleet: &Fleet, tenant: &Tenant, http: &mut Http) {
     let context = "/api/v1/session/context";
-    let answer = http.get(context).expect("an answer");
-    let held = json!({
-        "tenant_id": answer.data("tenant_id"), "dimension": "rate", "allowed_value": 1,
+    let lowered = json!({
+        "tenant_id": tenant.id, "dimension": "rate", "allowed_value": 1,
         "expires_at": "2031-07-01T00:00:00Z", "reason": "a test",
     });
-    let bearer = format!("Bearer {OPERATOR_TOKEN}");
-    let mut operator = Http::new(fleet.server(0).address(), &[("Authorization", &bearer)]);
-    let made = operator.post("/fdr/abuse/override", &held).expect("an answer");
+    let mut operator = fleet.server(0).operator(&fleet.node(0).folder);
+    assert_eq!(http.get(context).expect("an answer").status, 200);
+    let made = operator.post("/fdr/abuse/override", &lowered).expect("an answer");
     assert_eq!(made.status, 201, "{made:?}");
     assert_eq!(http.get(context).expect("an answer").status, 429);
 }
 
-/// Two tenants with a row in every table that has rows of tenants.
+/// A database with two tenants that have a row in every table of tenants.
 struct Tenants {
     site: Site,
     tables: Vec<String>,
-    /// Their numbers.
+    /// The numbers of the tenants.
     numbers: [String; 2],
 }
 
@@ -62,13 +63,13 @@ impl Tenants {
                 let answer = http.post(path, &body).expect("an answer");
                 assert!(answer.is_success(), "{answer:?}");
             }
-            hold_back(&fleet, &mut http);
+            exceed_override(&fleet, &tenant, &mut http);
         }
         let tables = values(site.database.run(TABLES));
         let numbers = values(site.database.run("select tenant_id from tenants order by tenant_id"));
         let numbers = numbers.try_into().expect("two tenants");
         let tenants = Self { site, tables, numbers };
-        // Decisions are written once a second.
+        // Decisions are stored once a second.
         let missing = || -> Vec<&String> {
             let of = |table: &&String| {
                 let count = format!("select count(distinct tenant_id) from {table}");
@@ -83,8 +84,8 @@ impl Tenants {
         tenants
     }
 
-    /// What a role sees or is told as a tenant or as none.
-    fn ask(&self, url: &str, tenant: Option<&str>, sql: &str) -> Result<Vec<String>, String> {
+    /// The values or the error of a statement that a role runs as a tenant or as none.
+    fn run(&self, url: &str, tenant: Option<&str>, sql: &str) -> Result<Vec<String>, String> {
         let named = tenant.map(|tenant| format!("set local bursar.tenant_id = '{tenant}';"));
         let sql = format!("begin; {} {sql}; commit", named.unwrap_or_default());
         let rows = session::ask(url, &sql).map_err(|error| {
@@ -96,14 +97,14 @@ impl Tenants {
 }
 
 #[test]
-fn a_session_sees_the_rows_of_the_tenant_that_it_names_and_no_others() {
+fn a_session_sees_only_the_rows_of_the_tenant_that_it_names() {
     let tenants = Tenants::new();
     let [a, b] = &tenants.numbers;
     let database = &tenants.site.database;
     for table in &tenants.tables {
         let seen = format!("select distinct tenant_id from {table} order by tenant_id");
         for url in [database.app_url(), database.owner_url()] {
-            let see = |tenant| tenants.ask(url, tenant, &seen).expect("rows");
+            let see = |tenant| tenants.run(url, tenant, &seen).expect("rows");
             assert_eq!(see(None), Vec::<String>::new(), "{table} without a tenant");
             assert_eq!(see(Some("")), Vec::<String>::new(), "{table} of a tenant without a number");
             assert_eq!(see(Some(a)), std::slice::from_ref(a), "{table} of one tenant");
@@ -113,7 +114,7 @@ fn a_session_sees_the_rows_of_the_tenant_that_it_names_and_no_others() {
 }
 
 #[test]
-fn a_session_writes_no_row_of_a_tenant_that_it_does_not_name() {
+fn a_session_cannot_insert_rows_of_another_tenant() {
     let tenants = Tenants::new();
     let [a, b] = &tenants.numbers;
     let database = &tenants.site.database;
@@ -126,7 +127,7 @@ fn a_session_writes_no_row_of_a_tenant_that_it_does_not_name() {
             "insert into {table} select * from jsonb_populate_record(null::{table}, '{row}')"
         );
         for tenant in [Some(a.as_str()), None] {
-            let refused = tenants.ask(database.app_url(), tenant, &insert);
+            let refused = tenants.run(database.app_url(), tenant, &insert);
             let refused = refused.expect_err("a row of another tenant was written");
             assert!(refused.contains("row-level security"), "{table}: {refused}");
         }
@@ -134,7 +135,7 @@ fn a_session_writes_no_row_of_a_tenant_that_it_does_not_name() {
 }
 
 #[test]
-fn a_session_changes_and_deletes_no_row_of_a_tenant_that_it_does_not_name() {
+fn a_session_cannot_change_or_delete_rows_of_another_tenant() {
     let tenants = Tenants::new();
     let [a, b] = &tenants.numbers;
     let database = &tenants.site.database;
@@ -145,15 +146,15 @@ fn a_session_changes_and_deletes_no_row_of_a_tenant_that_it_does_not_name() {
         let before = count(table, "");
         let delete = format!("delete from {table} where tenant_id = {b} returning tenant_id");
         for tenant in [Some(a.as_str()), None] {
-            let deleted = tenants.ask(database.app_url(), tenant, &delete);
+            let deleted = tenants.run(database.app_url(), tenant, &delete);
             assert_eq!(deleted, Ok(Vec::new()), "{table}");
         }
         assert_eq!(count(table, ""), before, "{table}");
     }
     let change = format!("update counters set used_tokens = -1 where tenant_id = {b} returning 1");
-    assert_eq!(tenants.ask(database.app_url(), Some(a), &change), Ok(Vec::new()));
+    assert_eq!(tenants.run(database.app_url(), Some(a), &change), Ok(Vec::new()));
     assert_eq!(count("counters", "and used_tokens = -1"), ["0"]);
     let move_over = format!("update counters set tenant_id = {b} where tenant_id = {a}");
-    let refused = tenants.ask(database.app_url(), Some(a), &move_over);
+    let refused = tenants.run(database.app_url(), Some(a), &move_over);
     assert!(refused.expect_err("moved").contains("row-level security"));
 }

@@ -1,9 +1,9 @@
-//! The wall clock of the database jumps while nodes run, and the clock of one node alone.
+//! Jumps of the database's clock, and of the clock of a single node, while nodes run.
 
 use bursar_testing::postgres::cluster::Cluster;
 use bursar_testing::process::clock::LATE_JUNE_2031;
+use bursar_testing::process::clock_jump::{FOUR_DAYS, HOUR, JumpChecker, wait_for_clock};
 use bursar_testing::process::server::Server;
-use bursar_testing::process::through::{FOUR_DAYS, HOUR, Watch, wait_for_clock};
 use bursar_testing::waiting::scale;
 
 use crate::nodes::support::Site;
@@ -14,10 +14,10 @@ const JUNE: &str = "2031-06-28T12:";
 const AN_HOUR_LATER: &str = "2031-06-28T13:";
 const JULY: &str = "2031-07-02T12:";
 
-/// Two nodes over a database in late June; the clock of the first is its own.
+/// Two nodes over a database in late June. The first has a clock of its own.
 struct World {
     fleet: Fleet,
-    watch: Watch,
+    checker: JumpChecker,
     database: Skew,
     node: Skew,
     _site: Site,
@@ -29,14 +29,14 @@ impl World {
         let (database, node) = (Skew::showing(LATE_JUNE_2031), Skew::by(0));
         let environment = database.environment();
         let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
-        let cluster = Cluster::surrounded(&[], &environment);
+        let cluster = Cluster::with_environment(&[], &environment);
         let site = Site::on(&cluster);
         let fleet = Fleet::prepared(&site, site.database.app_url(), 2, |number, folder| {
             folder.set("BURSAR_LOG", "info");
             if number == 0 { node.shift(folder) } else { follow_database(folder) }
         });
-        let watch = Watch::start(fleet.server(0), fleet.tenant(&[]));
-        let world = Self { fleet, watch, database, node, _site: site, _cluster: cluster };
+        let checker = JumpChecker::start(fleet.server(0), fleet.tenant(&[]));
+        let world = Self { fleet, checker, database, node, _site: site, _cluster: cluster };
         world.wait("steady", JUNE);
         world
     }
@@ -45,7 +45,7 @@ impl World {
         [self.fleet.server(0), self.fleet.server(1)]
     }
 
-    /// Waits until both nodes show the same.
+    /// Waits until both nodes show this state.
     #[track_caller]
     fn wait(&self, state: &str, now: &str) {
         for node in &self.fleet.nodes {
@@ -67,14 +67,14 @@ impl World {
 }
 
 #[test]
-fn a_clock_of_the_database_that_is_wrong_for_a_moment_changes_nothing() {
+fn a_short_jump_of_the_databases_clock_changes_nothing() {
     let world = World::new();
     for (seconds, is_refused) in [(HOUR, true), (FOUR_DAYS, true), (-HOUR, false)] {
         let jump = |seconds| world.database.jump(seconds);
-        world.watch.check_moment(&world.servers(), jump, (seconds, is_refused));
+        world.checker.check_short_jump(&world.servers(), jump, (seconds, is_refused));
         world.wait("steady", JUNE);
     }
-    world.watch.check_set_back(&world.servers(), |seconds| world.database.jump(seconds));
+    world.checker.check_set_back(&world.servers(), |seconds| world.database.jump(seconds));
     world.wait("behind", JUNE);
     world.database.jump(HOUR);
     world.wait("steady", JUNE);
@@ -88,64 +88,64 @@ fn a_clock_of_the_database_that_is_wrong_for_a_moment_changes_nothing() {
 }
 
 #[test]
-fn a_clock_of_the_database_that_is_confirmed_on_one_node_is_followed_by_the_other() {
+fn a_clock_confirmed_on_one_node_is_followed_by_the_other() {
     let mut world = World::new();
-    world.watch.check_month(&world.servers(), false);
-    world.watch.check_key(&world.servers(), true);
+    world.checker.check_month(&world.servers(), false);
+    world.checker.check_key(&world.servers(), true);
     world.database.jump(HOUR);
     world.wait("jumped", JUNE);
     world.confirm(1);
     world.wait("steady", AN_HOUR_LATER);
-    world.watch.check_month(&world.servers(), false);
-    world.watch.check_key(&world.servers(), false);
+    world.checker.check_month(&world.servers(), false);
+    world.checker.check_key(&world.servers(), false);
 
     world.database.jump(FOUR_DAYS - HOUR);
     world.wait("jumped", AN_HOUR_LATER);
     world.confirm(0);
     world.wait("steady", JULY);
-    world.watch.check_month(&world.servers(), true);
-    world.watch.check_key(&world.servers(), false);
+    world.checker.check_month(&world.servers(), true);
+    world.checker.check_key(&world.servers(), false);
 
     world.database.jump(-FOUR_DAYS);
     world.wait("behind", JULY);
-    // Nothing is refused meanwhile, and it is still July.
-    world.watch.check_month(&world.servers(), true);
+    // Nothing is refused, and it is still July.
+    world.checker.check_month(&world.servers(), true);
     world.confirm(1);
     world.wait("steady", JUNE);
-    world.watch.check_month(&world.servers(), false);
-    world.watch.check_key(&world.servers(), true);
+    world.checker.check_month(&world.servers(), false);
+    world.checker.check_key(&world.servers(), true);
 
     for number in [0, 1] {
         world.fleet.kill_and_start(number);
     }
     world.wait("steady", JUNE);
-    world.watch.check_month(&world.servers(), false);
+    world.checker.check_month(&world.servers(), false);
     world.end();
 }
 
 #[test]
-fn a_clock_of_one_node_changes_nothing_for_a_moment_or_for_good() {
+fn the_clock_of_a_single_node_changes_nothing() {
     let world = World::new();
     for seconds in [-HOUR, HOUR, FOUR_DAYS] {
         let jump = |seconds| world.node.jump(seconds);
-        world.watch.check_moment(&world.servers(), jump, (seconds, false));
+        world.checker.check_short_jump(&world.servers(), jump, (seconds, false));
         world.wait("steady", JUNE);
         jump(seconds);
         world.wait("steady", JUNE);
-        world.watch.check_month(&world.servers(), false);
+        world.checker.check_month(&world.servers(), false);
         jump(-seconds);
     }
     world.end();
 }
 
 #[test]
-fn a_clock_of_the_database_that_stays_ahead_is_believed_after_a_minute() {
+fn a_databases_clock_that_stays_ahead_is_adopted_after_a_minute() {
     if !scale(false, true) {
         println!("it takes a minute: BURSAR_PROVE=1");
         return;
     }
     let world = World::new();
-    world.watch.check_adopted(&world.servers(), |seconds| world.database.jump(seconds));
+    world.checker.check_adopted(&world.servers(), |seconds| world.database.jump(seconds));
     world.wait("steady", JULY);
     world.end();
 }

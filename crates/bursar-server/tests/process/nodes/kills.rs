@@ -1,4 +1,4 @@
-//! Nodes are killed at random moments while clients write to them and reserve.
+//! Nodes that are killed at random moments under load.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use bursar_testing::chance::Chance;
 use bursar_testing::process::books::{Books, integer};
 use bursar_testing::process::clock::MID_JUNE_2031;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::process::writer::{Writer, check_acknowledged};
 use bursar_testing::waiting::{scale, within};
 use serde_json::json;
 
@@ -18,44 +18,44 @@ const SEED: u64 = 20_261_124;
 const NODES: usize = 3;
 const WRITERS: usize = 12;
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
-/// Later than any hold of the writers ends, and in the same month.
+/// In the same month, after all holds of the writers have expired.
 const NEXT_WEEK: u64 = MID_JUNE_2031 + 7 * 86_400;
-/// Longer than a node that was killed has the sweep to itself.
+/// Longer than a killed node keeps the lease of the sweep.
 const SWEPT_WITHIN: Duration = Duration::from_secs(20);
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 
-/// Kills one node after the other and starts it again, as long as it takes; how many.
+/// Kills and restarts random nodes for this time; returns the number of kills.
 fn kill_at_random(fleet: &mut Fleet, addresses: &Addresses, lasts: Duration) -> usize {
     let mut chance = Chance::new(SEED);
     let until = Instant::now() + lasts;
     let mut kills = 0;
     while Instant::now() < until {
-        // The moment of the kill is the point of the test, not a wait for something.
+        // The sleep only chooses the moment of the kill.
         std::thread::sleep(Duration::from_millis(20 + chance.below(400)));
         fleet.kill_and_start(chance.below(NODES as u64) as usize);
-        addresses.follow(fleet);
+        addresses.update(fleet);
         kills += 1;
     }
     kills
 }
 
-/// What a check of the last cent of a budget comes to.
+/// The result of a check for the whole budget.
 fn check(fleet: &Fleet, tenant: &Tenant, node: usize, integration: &str) -> String {
     let body = json!({ "integration_id": integration, "estimated_cost_cents": 100 });
     let answer = tenant.client(fleet.server(node)).post("/api/v1/enforcement/check", &body);
     answer.expect("an answer").data("result").as_str().expect("a result").to_owned()
 }
 
-/// Claims that holds count nowhere from their end on, and are ended by whichever node lives.
+/// Asserts that expired holds count on no node and are swept by a running node.
 #[track_caller]
 fn check_expired(fleet: &Fleet, tenant: &Tenant, site: &Site, full: &str) {
     for node in 0..NODES {
-        assert_eq!(check(fleet, tenant, node, full), "blocked", "before its end");
+        assert_eq!(check(fleet, tenant, node, full), "blocked", "before it expires");
     }
-    fleet.show(NEXT_WEEK);
+    fleet.set_clock(NEXT_WEEK);
     for node in 0..NODES {
-        // All of the budget is asked for, which is warned of.
-        assert_eq!(check(fleet, tenant, node, full), "warned", "a hold outlives its end");
+        // A check for the whole budget is allowed with a warning.
+        assert_eq!(check(fleet, tenant, node, full), "warned", "an expired hold counts");
         let listed = tenant.client(fleet.server(node)).get(RESERVATIONS).expect("an answer");
         assert_eq!(integer(listed.body.get("meta").expect("meta"), "total"), 0);
     }
@@ -81,7 +81,7 @@ fn nodes_killed_at_random_lose_nothing_and_leave_no_hold_behind() {
         kill_at_random(&mut fleet, &addresses, lasts)
     });
     let books = Books::read(fleet.server(0), &tenant);
-    let acknowledged = check_promises(&writers, &books);
+    let acknowledged = check_acknowledged(&writers, &books);
     fleet.check_verified();
     let holds = books.holds.len();
     println!("{kills} kills, {acknowledged} records acknowledged, {holds} holds, {met:?}");

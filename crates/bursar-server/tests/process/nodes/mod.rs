@@ -1,8 +1,7 @@
-//! Several servers over one PostgreSQL, as processes: what one of them writes the others show, what
-//! must not be served is refused, and a database that goes away comes back.
+//! Several server processes over one PostgreSQL: shared data, refused databases, and outages of the
+//! database.
 //!
-//! Deliberately absent: rules and routes as such, and what one store does, which are proved
-//! without a process.
+//! Rules, routes and a single store are tested without a process.
 
 #![expect(clippy::expect_used, reason = "a proof stops at the first thing that does not hold")]
 #![expect(clippy::panic, reason = "a proof stops at the first thing that does not hold")]
@@ -14,13 +13,13 @@ mod commands;
 mod crash;
 mod deadlocks;
 mod exact;
-mod fresh;
 mod hangs;
 mod isolation;
 mod jumps;
 mod kills;
 mod once;
 mod pooled;
+mod propagation;
 mod protection;
 mod read_only;
 mod refusals;

@@ -1,7 +1,8 @@
-//! The same call id sent to several nodes at the same moment.
+//! The same call id sent to several nodes concurrently.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::books::{Books, integer};
 use bursar_testing::process::http::Answer;
 use bursar_testing::process::tenant::Tenant;
@@ -9,10 +10,10 @@ use bursar_testing::waiting::scale;
 use serde_json::{Value, json};
 
 use crate::nodes::support::fleet::Fleet;
-use crate::nodes::support::{Site, record, reservation};
+use crate::nodes::support::{Site, reservation};
 
 const NODES: usize = 3;
-/// How often each call is sent at once.
+/// How often each call is sent concurrently.
 const TIMES: usize = 20;
 /// Calls of a batch.
 const CALLS: usize = 50;
@@ -21,8 +22,7 @@ const RECORDS: &str = "/api/v1/telemetry/llm-usage";
 const BATCHES: &str = "/api/v1/telemetry/llm-usage/batch";
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 
-/// Claims that one of the answers accepted the call, that the others name the same record, and that
-/// there is no other answer.
+/// Asserts that one response accepted the call and all others are duplicates with the same record.
 #[track_caller]
 fn check_one_record(answers: &[Answer]) {
     let told = |answer: &&Answer, status: &str| answer.data("status") == status;
@@ -35,22 +35,22 @@ fn check_one_record(answers: &[Answer]) {
     assert_eq!(ids.len(), 1, "{ids:?}");
 }
 
-/// Sends a record to all nodes at once.
+/// Sends a record to all nodes concurrently.
 #[track_caller]
 fn check_record(fleet: &Fleet, tenant: &Tenant, integration: &str, call_id: &str) {
     let body = record(integration, call_id, 3);
-    let answers = fleet.at_once(tenant, TIMES, |_, http| http.post(RECORDS, &body));
+    let answers = fleet.run_concurrently(tenant, TIMES, |_, http| http.post(RECORDS, &body));
     check_one_record(
         &answers.into_iter().map(|answer| answer.expect("an answer")).collect::<Vec<_>>(),
     );
 }
 
-/// Sends the calls of a batch to all nodes at once, each time in another order.
+/// Sends the calls of a batch to all nodes concurrently, each time in another order.
 #[track_caller]
 fn check_batch(fleet: &Fleet, tenant: &Tenant, integration: &str, name: &str) {
     let records: Vec<Value> =
         (0..CALLS).map(|call| record(integration, &format!("{name}-{call}"), 3)).collect();
-    let answers = fleet.at_once(tenant, TIMES, |client, http| {
+    let answers = fleet.run_concurrently(tenant, TIMES, |client, http| {
         let mut records = records.clone();
         records.rotate_left(client * CALLS / TIMES);
         if client % 2 == 1 {
@@ -76,12 +76,13 @@ fn check_batch(fleet: &Fleet, tenant: &Tenant, integration: &str, name: &str) {
     assert!(ids.values().all(|ids| ids.len() == 1), "{ids:?}");
 }
 
-/// Reserves the same call at all nodes at once, then settles it likewise.
+/// Reserves the same call on all nodes concurrently, then settles it likewise.
 #[track_caller]
 fn check_reservation(fleet: &Fleet, tenant: &Tenant, integration: &str, call_id: &str) {
     let body = reservation(integration, call_id, 5);
-    let answers =
-        fleet.at_once(tenant, TIMES, |_, http| http.post(RESERVATIONS, &body).expect("an answer"));
+    let answers = fleet.run_concurrently(tenant, TIMES, |_, http| {
+        http.post(RESERVATIONS, &body).expect("an answer")
+    });
     assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
     let held: BTreeSet<String> =
         answers.iter().map(|answer| answer.data("reservation").to_string()).collect();
@@ -92,7 +93,7 @@ fn check_reservation(fleet: &Fleet, tenant: &Tenant, integration: &str, call_id:
     check_record(fleet, tenant, integration, call_id);
 }
 
-/// Claims that whatever is sent to all nodes at once is there once, with one answer.
+/// Asserts that what is sent to all nodes concurrently is stored once, with one response.
 #[track_caller]
 pub(crate) fn check_once(fleet: &Fleet, rounds: usize) {
     let tenant = fleet.tenant(&[BUDGET_CENTS]);
@@ -110,7 +111,7 @@ pub(crate) fn check_once(fleet: &Fleet, rounds: usize) {
 }
 
 #[test]
-fn the_same_call_at_three_nodes_at_once_is_one_record_with_one_answer() {
+fn the_same_call_sent_to_three_nodes_at_once_is_one_record_with_one_response() {
     let site = Site::new();
     let fleet = Fleet::start(&site, NODES);
     check_once(&fleet, scale(3, 30));

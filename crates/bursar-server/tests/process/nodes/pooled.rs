@@ -1,4 +1,4 @@
-//! The proofs of several nodes with a pooler in transaction mode in front of the database.
+//! The tests of several nodes through a pooler in transaction mode.
 
 use bursar_testing::postgres::bouncer::Bouncer;
 use bursar_testing::postgres::cluster::Cluster;
@@ -9,22 +9,22 @@ use crate::nodes::once::check_once;
 use crate::nodes::support::Site;
 use crate::nodes::support::fleet::Fleet;
 
-/// Fewer connections than the nodes together would have.
+/// Fewer connections than the nodes together open.
 const POOL_SIZE: u32 = 8;
 
 #[test]
-fn budgets_are_exact_and_calls_are_there_once_through_a_pooler() {
+fn budgets_are_exact_and_calls_are_stored_once_through_a_pooler() {
     let site = Site::new();
     let bouncer = Bouncer::start(Cluster::shared(), POOL_SIZE);
     let url = bouncer.through(site.database.app_url());
-    let fleet = Fleet::by(&site, &url, 3);
+    let fleet = Fleet::with_url(&site, &url, 3);
     check_once(&fleet, 1);
     check_exact(&fleet, 2);
     fleet.stop();
 }
 
 #[test]
-fn a_crash_of_the_database_behind_a_pooler_is_told_in_time_got_over_and_loses_nothing() {
+fn a_database_crash_behind_a_pooler_returns_503_in_time_and_loses_nothing() {
     let cluster = Cluster::new();
     let site = Site::on(&cluster);
     let bouncer = Bouncer::start(&cluster, POOL_SIZE);

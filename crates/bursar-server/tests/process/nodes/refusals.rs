@@ -1,4 +1,4 @@
-//! Starts that are refused, in words that name what is wrong and what to do.
+//! Refused starts, whose errors name the problem and the fix.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use bursar_testing::process::server::{Process, Server};
 
 use crate::nodes::support::Site;
 
-/// Starts a node that must end with 1 and a message with these words in it, and no password.
+/// Asserts that a node exits with 1 and an error with these words and without a password.
 #[track_caller]
 fn check_refused(node: &Folder, site: &Site, words: &[&str]) {
     let before = node.log().len();
     let mut process = Process::start(&mut node.serve());
-    let status = process.end_within(Duration::from_secs(10));
+    let status = process.wait_for_exit(Duration::from_secs(10));
     let log = node.log();
     let message = log.get(before..).unwrap_or_default();
     assert_eq!(status.code(), Some(1), "{message}");
@@ -55,7 +55,7 @@ fn a_database_without_the_schema_is_refused() {
 }
 
 #[test]
-fn a_schema_of_a_newer_version_is_served_as_long_as_it_says_so() {
+fn a_newer_schema_is_served_while_it_declares_compatibility() {
     let site = Site::new();
     let set = |name: &str, value: &str| {
         site.database.run(&format!("update server set value = '{value}' where name = '{name}'"));
@@ -69,23 +69,23 @@ fn a_schema_of_a_newer_version_is_served_as_long_as_it_says_so() {
 }
 
 #[test]
-fn a_role_that_row_level_security_does_not_bind_is_refused() {
+fn a_role_that_bypasses_row_level_security_is_refused() {
     let site = Site::new();
     let unbound = "row level security does not apply to the role";
-    for url in [site.database.admin_url(), site.database.role("bypassrls")] {
-        check_refused(&site.node_by(&url), &site, &[unbound, "--app-role"]);
+    for url in [site.database.admin_url(), site.database.create_role("bypassrls")] {
+        check_refused(&site.node_with_url(&url), &site, &[unbound, "--app-role"]);
     }
-    let owner = site.node_by(site.database.owner_url());
+    let owner = site.node_with_url(site.database.owner_url());
     check_refused(&owner, &site, &["owns the tables", "--app-role"]);
 }
 
 #[test]
-fn a_database_that_could_lose_what_it_acknowledged_is_refused() {
+fn a_database_that_could_lose_acknowledged_writes_is_refused() {
     let site = Site::new();
     let name = site.database.app_url().rsplit('/').next().expect("a name").to_owned();
     site.database.run(&format!("alter database {name} set synchronous_commit = off"));
     check_refused(&site.node(), &site, &["synchronous_commit is off", "could be lost"]);
-    let cluster = Cluster::with(&[("fsync", "off")]);
+    let cluster = Cluster::with_settings(&[("fsync", "off")]);
     let site = Site::on(&cluster);
     check_refused(&site.node(), &site, &["fsync is off", "could be lost"]);
 }
@@ -97,17 +97,21 @@ fn a_database_that_cannot_be_reached_is_refused() {
     let port = taken.local_addr().expect("an address").port();
     drop(taken);
     let url = format!("postgres://role:{}@127.0.0.1:{port}/bursar", site.password());
-    check_refused(&site.node_by(&url), &site, &["the database cannot be used", "refused"]);
+    check_refused(&site.node_with_url(&url), &site, &["the database cannot be used", "refused"]);
     let url = format!("postgres://role:{}@127.0.0.1:no/bursar", site.password());
-    check_refused(&site.node_by(&url), &site, &["BURSAR_DATABASE has a port that is no number"]);
+    check_refused(
+        &site.node_with_url(&url),
+        &site,
+        &["BURSAR_DATABASE has a port that is no number"],
+    );
 }
 
 #[test]
-fn a_password_that_cannot_be_read_is_refused_by_its_file() {
+fn an_unreadable_password_file_is_refused_by_name() {
     let site = Site::new();
     let url = site.database.app_url();
     let login = format!(":{}@", site.password());
-    let mut node = site.node_by(&url.replace(&login, "@"));
+    let mut node = site.node_with_url(&url.replace(&login, "@"));
     let file = node.beside("password");
     node.set("BURSAR_POSTGRES_PASSWORD_FILE", file.to_string_lossy());
     let path = file.to_string_lossy().into_owned();

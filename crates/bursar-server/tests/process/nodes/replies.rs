@@ -1,33 +1,34 @@
-//! Replies to commits are lost: nobody knows whether the commit was done, and it was.
+//! Lost replies to commits that have succeeded.
 
 use std::time::Duration;
 
 use bursar_testing::postgres::proxy::Proxy;
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::books::Books;
-use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::process::writer::{Writer, check_acknowledged};
 use bursar_testing::waiting::scale;
 
 use crate::nodes::support::fleet::Fleet;
 use crate::nodes::support::load::{Addresses, write_while};
-use crate::nodes::support::{Site, record, reservation};
+use crate::nodes::support::{Site, reservation};
 
 const SEED: u64 = 20_261_121;
 const NODES: usize = 2;
 const WRITERS: usize = 8;
-/// Far above what the writers can spend.
+/// More than the writers can spend.
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
-/// Steps of the writers between two losses.
+/// Steps of the writers between two lost replies.
 const STEPS: usize = 10;
-/// In how long a commit comes by.
+/// The timeout of the next commit.
 const COMMIT_MAX: Duration = Duration::from_secs(10);
 const RECORDS: &str = "/api/v1/telemetry/llm-usage";
 const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 
 #[test]
-fn what_is_repeated_after_a_lost_reply_is_added_once_and_nothing_is_lost() {
+fn requests_repeated_after_a_lost_commit_reply_are_counted_once() {
     let site = Site::new();
     let proxy = Proxy::start(site.database.app_url());
-    let fleet = Fleet::by(&site, &proxy.through(site.database.app_url()), NODES);
+    let fleet = Fleet::with_url(&site, &proxy.through(site.database.app_url()), NODES);
     let tenant = fleet.tenant(&[BUDGET_CENTS, BUDGET_CENTS]);
     let mut writers = Writer::several(&tenant, WRITERS, SEED);
 
@@ -39,8 +40,8 @@ fn what_is_repeated_after_a_lost_reply_is_added_once_and_nothing_is_lost() {
             progress.wait_for(STEPS);
         }
     });
-    let acknowledged = check_promises(&writers, &Books::read(fleet.server(0), &tenant));
-    check_promises(&writers, &Books::read(fleet.server(1), &tenant));
+    let acknowledged = check_acknowledged(&writers, &Books::read(fleet.server(0), &tenant));
+    check_acknowledged(&writers, &Books::read(fleet.server(1), &tenant));
     fleet.check_verified();
     println!("{losses} replies lost, {acknowledged} records acknowledged, {met:?}");
     assert!(met.unavailable > 0, "no lost reply met a writer: {met:?}");
@@ -49,10 +50,10 @@ fn what_is_repeated_after_a_lost_reply_is_added_once_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_call_whose_commit_is_in_doubt_is_known_to_whichever_node_is_asked_again() {
+fn a_call_whose_commit_is_in_doubt_is_known_to_every_node() {
     let site = Site::new();
     let proxy = Proxy::start(site.database.app_url());
-    let fleet = Fleet::by(&site, &proxy.through(site.database.app_url()), NODES);
+    let fleet = Fleet::with_url(&site, &proxy.through(site.database.app_url()), NODES);
     let tenant = fleet.tenant(&[100]);
     let integration = tenant.integrations.first().expect("an integration");
     let (mut sent, mut doubts) = (0, 0);

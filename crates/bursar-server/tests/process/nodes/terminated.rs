@@ -1,4 +1,4 @@
-//! Connections are ended in the middle of whatever they do, as an administrator or a failover does.
+//! Database connections that are terminated at random moments, as by a failover.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bursar_testing::chance::Chance;
 use bursar_testing::process::books::Books;
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::process::writer::{Writer, check_promises};
+use bursar_testing::process::writer::{Writer, check_acknowledged};
 use bursar_testing::waiting::{scale, within};
 
 use crate::nodes::support::Site;
@@ -16,13 +16,13 @@ use crate::nodes::support::load::{Addresses, write_while};
 const SEED: u64 = 20_261_123;
 const NODES: usize = 2;
 const WRITERS: usize = 8;
-/// More than a node has connections that read.
+/// More than the read connections of a node.
 const IN_A_ROW: usize = 64;
 const ANSWERS_MAX: Duration = Duration::from_secs(10);
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
 
-/// Waits until a node has found out about every connection of its own that ended while nothing was
-/// asked over it: so many answers in a row have been given over all of them.
+/// Waits until a node has replaced all ended connections: this many successes in a row used each of
+/// them.
 #[track_caller]
 fn wait_for_answers(server: &Server, tenant: &Tenant) {
     let mut http = tenant.client(server);
@@ -32,7 +32,7 @@ fn wait_for_answers(server: &Server, tenant: &Tenant) {
 }
 
 #[test]
-fn connections_that_end_in_the_middle_of_a_group_cost_nothing_and_nobody_more_than_a_503() {
+fn terminated_database_connections_lose_nothing_and_cause_at_most_a_503() {
     let site = Site::new();
     let fleet = Fleet::start(&site, NODES);
     let tenant = fleet.tenant(&[BUDGET_CENTS, BUDGET_CENTS]);
@@ -43,14 +43,14 @@ fn connections_that_end_in_the_middle_of_a_group_cost_nothing_and_nobody_more_th
     let addresses = Addresses::of(&fleet);
     let (ended, met) = write_while(&tenant, &addresses, &mut writers, |_| {
         let end = |_| {
-            // The moment of the end is the point of the test, not a wait for something.
+            // The sleep only chooses the moment of the end.
             std::thread::sleep(Duration::from_millis(chance.below(60)));
             site.database.terminate_backends()
         };
         (0..times).map(end).sum::<usize>()
     });
     wait_for_answers(fleet.server(0), &tenant);
-    let acknowledged = check_promises(&writers, &Books::read(fleet.server(0), &tenant));
+    let acknowledged = check_acknowledged(&writers, &Books::read(fleet.server(0), &tenant));
     fleet.check_verified();
     println!("{ended} connections ended, {acknowledged} records acknowledged, {met:?}");
     assert!(ended > times, "connections are made anew");

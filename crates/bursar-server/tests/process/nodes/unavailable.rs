@@ -1,9 +1,10 @@
-//! A database that goes away and comes back.
+//! Outages of the database.
 
 use std::time::{Duration, Instant};
 
 use bursar_testing::postgres::cluster::{Cluster, Mode};
 use bursar_testing::postgres::proxy::Proxy;
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::books::Books;
 use bursar_testing::process::clock::MID_JUNE_2031;
 use bursar_testing::process::folder::Folder;
@@ -13,15 +14,15 @@ use bursar_testing::process::tenant::Tenant;
 use bursar_testing::waiting::within;
 use serde_json::{Value, json};
 
-use crate::nodes::support::{Site, record, reservation};
+use crate::nodes::support::{Site, reservation};
 
 const AWAY_MAX: Duration = Duration::from_secs(2);
 const BACK_MAX: Duration = Duration::from_secs(5);
 const JOBS_MAX: Duration = Duration::from_secs(10);
-/// Clients that ask at once.
+/// Concurrent clients.
 const CLIENTS: usize = 8;
 
-/// Claims that everything that needs the database is answered 503 in time, asked by many at once.
+/// Asserts that concurrent requests that need the database get 503 in time.
 #[track_caller]
 fn check_away(server: &Server, tenant: &Tenant) {
     let integration_id = tenant.integrations.first().expect("an integration");
@@ -51,7 +52,7 @@ fn check_away(server: &Server, tenant: &Tenant) {
     assert_eq!(http.get("/health/live").expect("an answer").status, 200);
 }
 
-/// Claims that the node takes records again, by itself and soon.
+/// Asserts that the node soon accepts records again without a restart.
 #[track_caller]
 fn check_back(server: &Server, tenant: &Tenant) {
     let integration_id = tenant.integrations.first().expect("an integration");
@@ -65,7 +66,7 @@ fn check_back(server: &Server, tenant: &Tenant) {
     assert_eq!(http.get("/health/ready").expect("an answer").status, 200);
 }
 
-/// Claims that what a node does by itself goes on: holds that are due end, and refusals are kept.
+/// Asserts that the jobs of the node run again: holds expire, and decisions are stored.
 #[track_caller]
 fn check_jobs(site: &Site, (node, server): (&Folder, &Server), tenant: &Tenant, http: &mut Http) {
     let integration_id = tenant.integrations.first().expect("an integration");
@@ -89,7 +90,7 @@ fn check_jobs(site: &Site, (node, server): (&Folder, &Server), tenant: &Tenant, 
 }
 
 #[test]
-fn a_crash_of_the_database_is_told_at_once_and_got_over() {
+fn a_database_crash_returns_503_at_once_and_service_resumes() {
     let cluster = Cluster::new();
     let site = Site::on(&cluster);
     let mut node = site.node();
@@ -107,7 +108,7 @@ fn a_crash_of_the_database_is_told_at_once_and_got_over() {
     assert_eq!(held.expect("an answer").status, 201);
     cluster.stop(Mode::Immediate);
     check_away(&server, &tenant);
-    // Once for the log, however long it lasts.
+    // One log line for the whole outage.
     let told =
         within(Duration::from_secs(3), || node.log().contains("is unavailable").then_some(()));
     assert!(told.is_some(), "{}", node.log());
@@ -126,30 +127,30 @@ fn a_crash_of_the_database_is_told_at_once_and_got_over() {
 }
 
 #[test]
-fn a_database_that_says_nothing_is_away_like_one_that_is_down() {
+fn a_database_that_hangs_is_treated_as_unavailable() {
     let site = Site::new();
     let proxy = Proxy::start(site.database.app_url());
-    let node = site.node_by(&proxy.through(site.database.app_url()));
+    let node = site.node_with_url(&proxy.through(site.database.app_url()));
     let server = Server::start(&node);
     let mut tenant = Tenant::new(&node, &server);
     tenant.add_integration(&server, 1_000_000);
-    proxy.hold();
+    proxy.delay_replies();
     check_away(&server, &tenant);
     check_away(&server, &tenant);
-    proxy.pass();
+    proxy.release_replies();
     check_back(&server, &tenant);
-    proxy.hold();
+    proxy.delay_replies();
     check_away(&server, &tenant);
-    // It does not wait at its end for what says nothing.
+    // Its shutdown does not wait for the database.
     server.stop();
 }
 
 #[test]
-fn a_host_that_says_nothing_does_not_stand_before_the_one_that_serves() {
+fn an_unresponsive_host_does_not_block_the_next_one() {
     let site = Site::new();
     let (first, second) =
         (Proxy::start(site.database.app_url()), Proxy::start(site.database.app_url()));
-    // Both hosts in one URL: role@first,second/name.
+    // A URL with two hosts: role@first,second/name.
     let url = first.through(site.database.app_url());
     let host = |proxy: &Proxy| {
         let url = proxy.through(site.database.app_url());
@@ -157,12 +158,12 @@ fn a_host_that_says_nothing_does_not_stand_before_the_one_that_serves() {
         place.expect("a host").to_owned()
     };
     let url = url.replace(&host(&first), &format!("{},{}", host(&first), host(&second)));
-    let node = site.node_by(&url);
+    let node = site.node_with_url(&url);
     let server = Server::start(&node);
     let mut tenant = Tenant::new(&node, &server);
     tenant.add_integration(&server, 1_000_000);
-    // As a primary that loses its network after its connections were reset.
-    first.hold();
+    // Like a primary that loses its network after its connections were reset.
+    first.delay_replies();
     first.cut();
     check_back(&server, &tenant);
     server.stop();

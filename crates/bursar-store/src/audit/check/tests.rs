@@ -1,7 +1,7 @@
 //! The check finds every fault of random chains.
 
 use bursar_core::{AuditId, Timestamp};
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 use super::*;
 use crate::rows::row::{Actor, AuditRow};
@@ -119,9 +119,9 @@ fn rehash(entries: &mut [AuditEntry]) {
 }
 
 #[track_caller]
-fn fate(report: &AuditReport, is_faulty: bool) -> Fate {
+fn fate(report: &AuditReport, is_faulty: bool) -> Outcome {
     assert_eq!(report.differences.count > 0, is_faulty, "{:?}", report.differences.listed);
-    if is_faulty { Fate::Refused } else { Fate::Accepted }
+    if is_faulty { Outcome::Refused } else { Outcome::Accepted }
 }
 
 #[test]

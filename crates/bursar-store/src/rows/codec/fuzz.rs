@@ -2,7 +2,7 @@
 //! an error, and the server goes on.
 
 use bursar_core::{Decision, Measure, Reason, ReasonCode, Verdict};
-use bursar_testing::fuzzing::{Choices, Effort, Fate, fuzz};
+use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
 use super::*;
 
@@ -48,7 +48,7 @@ fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
         let known = any_decision(choices);
         let text = decision_text(&known);
         assert_eq!(decision(text.as_deref()).expect("its own text"), known);
-        let broken = choices.broken(&text.unwrap_or_default(), WORDS);
+        let broken = choices.mutated(&text.unwrap_or_default(), WORDS);
         let read = decision(Some(&broken));
         match &read {
             Ok(read) => {
@@ -59,7 +59,7 @@ fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
                 assert_eq!(error.to_string(), "stored data cannot be decoded: a decision");
             }
         }
-        Fate::of(&read)
+        Outcome::of(&read)
     });
 }
 
@@ -96,6 +96,6 @@ fn a_stored_number_means_one_thing_or_nothing() {
         assert!(!is_code || (1..=5).contains(&number));
         assert_eq!(is_instant, timestamp(number).is_ok());
         assert_eq!(is_tenant, id(TenantId::from_number, number).is_ok());
-        if is_code || is_instant || is_tenant { Fate::Accepted } else { Fate::Refused }
+        if is_code || is_instant || is_tenant { Outcome::Accepted } else { Outcome::Refused }
     });
 }

@@ -183,14 +183,14 @@ fn a_transaction_is_opened_in_one_message_and_with_citus_in_one_for_each_stateme
         let (_store, mut writers) = open(&proxy.through(database.app_url())).unwrap();
         let writer = writers.first_mut().unwrap();
         writer.begin().unwrap();
-        proxy.take_asked();
+        proxy.take_statements();
         assert!(
             tx(writer)
                 .integration(tenant(), IntegrationId::from_number(1).unwrap())
                 .unwrap()
                 .is_none()
         );
-        let mut asked = proxy.take_asked();
+        let mut asked = proxy.take_statements();
         assert!(asked.pop().unwrap().starts_with("select "));
         asked
     });
@@ -209,18 +209,18 @@ fn a_transaction_is_opened_without_waiting_for_replies() {
     tx(writer).tenant(tenant()).unwrap();
     writer.rollback();
     writer.begin().unwrap();
-    proxy.take_asked();
+    proxy.take_statements();
     std::thread::scope(|scope| {
-        proxy.hold();
+        proxy.delay_replies();
         scope.spawn(|| {
             let deadline = Instant::now() + LIMIT;
             let mut asked = Vec::new();
             // The opening and the first query.
             while asked.len() <= OPENING.len() && Instant::now() < deadline {
-                asked.extend(proxy.take_asked());
+                asked.extend(proxy.take_statements());
                 std::thread::yield_now();
             }
-            proxy.pass();
+            proxy.release_replies();
             assert_eq!(asked.len(), OPENING.len() + 1, "{asked:?}");
         });
         assert!(tx(writer).tenant(tenant()).unwrap().is_none());
@@ -253,7 +253,7 @@ fn with_citus_no_setting_shares_its_message() {
     let owner_url = proxy.through(database.owner_url());
     PostgresStore::migrate(&owner_url, database.app_role()).unwrap();
 
-    let asked = proxy.take_asked();
+    let asked = proxy.take_statements();
     let settings = asked.iter().filter(|text| text.contains("set local "));
     assert!(settings.clone().count() >= 60, "{asked:#?}");
     for text in settings {

@@ -1,4 +1,4 @@
-//! Several nodes over one database, and many clients that ask all of them at the same moment.
+//! Several nodes over one database, and concurrent clients on all of them.
 
 use std::cell::OnceCell;
 use std::sync::Barrier;
@@ -12,28 +12,27 @@ use bursar_testing::waiting::within;
 
 use super::Site;
 
-/// How long a node may take to hear that the clock was confirmed on another.
-const HEARD_MAX: Duration = Duration::from_secs(10);
+/// The maximal time until a node follows a clock that was confirmed on another.
+const FOLLOWED_MAX: Duration = Duration::from_secs(10);
 
-/// Nodes that live, all with one clock, which begins in the middle of a month.
+/// Running nodes with one clock, which starts in the middle of a month.
 pub(crate) struct Fleet {
     pub(crate) nodes: Vec<Node>,
 }
 
-/// One of them.
 pub(crate) struct Node {
     pub(crate) folder: Folder,
     pub(crate) server: Server,
 }
 
 impl Fleet {
-    /// Starts so many nodes.
+    /// Starts this many nodes.
     pub(crate) fn start(site: &Site, count: usize) -> Self {
-        Self::by(site, site.database.app_url(), count)
+        Self::with_url(site, site.database.app_url(), count)
     }
 
-    /// The same by another way to the database.
-    pub(crate) fn by(site: &Site, url: &str, count: usize) -> Self {
+    /// Starts nodes with another URL of the database.
+    pub(crate) fn with_url(site: &Site, url: &str, count: usize) -> Self {
         let clock = OnceCell::new();
         Self::prepared(site, url, count, |_, folder| {
             let clock = clock.get_or_init(|| folder.clock.path().to_string_lossy().into_owned());
@@ -41,7 +40,7 @@ impl Fleet {
         })
     }
 
-    /// The same, each prepared by its number before it starts.
+    /// Starts nodes whose settings a function prepares by their number.
     pub(crate) fn prepared(
         site: &Site,
         url: &str,
@@ -49,14 +48,14 @@ impl Fleet {
         prepare: impl Fn(usize, &mut Folder),
     ) -> Self {
         let start = |number| {
-            let mut folder = site.node_by(url);
+            let mut folder = site.node_with_url(url);
             prepare(number, &mut folder);
             Node { server: Server::start(&folder), folder }
         };
         Self { nodes: (0..count).map(start).collect() }
     }
 
-    /// The node of a number, which may be larger than there are nodes.
+    /// A node by its number, modulo the number of nodes.
     pub(crate) fn node(&self, number: usize) -> &Node {
         self.nodes.get(number % self.nodes.len()).expect("a node")
     }
@@ -65,25 +64,25 @@ impl Fleet {
         &self.node(number).server
     }
 
-    /// Sets the clock of all of them, which stands in the place of the database's, to an instant, and
-    /// says that it is right.
+    /// Sets the clock that the nodes use instead of the database's, and confirms it.
     #[track_caller]
-    pub(crate) fn show(&self, second: u64) {
+    pub(crate) fn set_clock(&self, second: u64) {
         let first = self.node(0);
         first.folder.clock.show(second);
         first.server.confirm_clock(&first.folder);
-        let is_heard = |node: &Node| {
-            let operator = format!("Bearer {}", node.folder.operator_token());
-            let mut http = Http::new(node.server.address(), &[("Authorization", &operator)]);
-            let clock = http.get("/fdr/clock").expect("an answer");
+        let is_followed = |node: &Node| {
+            let clock = node.server.operator(&node.folder).get("/fdr/clock").expect("an answer");
             (clock.data("state") == "steady").then_some(())
         };
         for node in &self.nodes {
-            assert!(within(HEARD_MAX, || is_heard(node)).is_some(), "a node has another time");
+            assert!(
+                within(FOLLOWED_MAX, || is_followed(node)).is_some(),
+                "a node has not followed the clock"
+            );
         }
     }
 
-    /// A tenant with integrations, each with a budget.
+    /// A tenant with an integration for each budget.
     pub(crate) fn tenant(&self, budgets_cents: &[u64]) -> Tenant {
         let mut tenant = Tenant::new(&self.node(0).folder, self.server(0));
         for budget_cents in budgets_cents {
@@ -92,44 +91,43 @@ impl Fleet {
         tenant
     }
 
-    /// Lets many clients, spread over all nodes, do something at the same moment; what they came
-    /// to, in the order of their numbers.
-    pub(crate) fn at_once<T: Send>(
+    /// Runs a function concurrently in many clients, spread over all nodes; returns the results by
+    /// client.
+    pub(crate) fn run_concurrently<T: Send>(
         &self,
         tenant: &Tenant,
         clients: usize,
-        ask: impl Fn(usize, &mut Http) -> T + Sync,
+        run: impl Fn(usize, &mut Http) -> T + Sync,
     ) -> Vec<T> {
         let start = Barrier::new(clients);
-        let ask = |client: usize| {
+        let run = |client: usize| {
             let mut http = tenant.client(self.server(client));
-            // The connection is made, and the key is known, before the start.
+            // Connects and authenticates before the start.
             assert_eq!(http.get("/api/v1/integrations").expect("an answer").status, 200);
             start.wait();
-            ask(client, &mut http)
+            run(client, &mut http)
         };
         std::thread::scope(|scope| {
-            let ask = &ask;
+            let run = &run;
             let threads: Vec<_> =
-                (0..clients).map(|client| scope.spawn(move || ask(client))).collect();
+                (0..clients).map(|client| scope.spawn(move || run(client))).collect();
             let ended = threads.into_iter().map(|thread| thread.join());
             ended
-                .map(|told| told.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         })
     }
 
-    /// Claims that a second count of the whole database finds what is stored, and that the audit log
-    /// is whole.
+    /// Asserts that the stored totals and the audit log verify.
     #[track_caller]
     pub(crate) fn check_verified(&self) {
         for noun in ["db", "audit"] {
-            let told = self.node(0).folder.run(&[noun, "verify"]);
-            assert!(told.ends_with(" 0 differences\n"), "{told}");
+            let output = self.node(0).folder.run(&[noun, "verify"]);
+            assert!(output.ends_with(" 0 differences\n"), "{output}");
         }
     }
 
-    /// Kills a node, and starts it anew; somewhere else, so far as its clients are concerned.
+    /// Kills and restarts a node, which then has another address.
     pub(crate) fn kill_and_start(&mut self, number: usize) {
         let Node { folder, server } = self.nodes.remove(number);
         server.kill();
@@ -137,7 +135,7 @@ impl Fleet {
         self.nodes.insert(number, Node { folder, server });
     }
 
-    /// Asks all of them to end, and expects that they do so in good order.
+    /// Terminates all nodes and asserts that they exit with 0.
     #[track_caller]
     pub(crate) fn stop(self) {
         for node in self.nodes {

@@ -1,4 +1,4 @@
-//! Writers at work while something is done to what they write to.
+//! Writers under load while nodes or the database are disturbed.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,25 +12,25 @@ use bursar_testing::waiting::within;
 
 use super::fleet::Fleet;
 
-/// How long a writer that was not served waits before it repeats.
+/// The pause of a writer that was not served before it repeats.
 const PAUSE: Duration = Duration::from_millis(5);
-/// In how long writers must be served again when all is well.
+/// The maximal time until writers are served after the disturbance.
 const SERVED_AGAIN_MAX: Duration = Duration::from_secs(20);
-/// How long writers may go on being served by a database that has crashed.
+/// The maximal time until all writers notice a crash of the database.
 const REFUSED_MAX: Duration = Duration::from_secs(30);
 
-/// Where nodes listen. A writer goes from one that does not serve it to the next.
+/// The addresses of the nodes. A writer moves on from a node that does not serve it.
 pub(crate) struct Addresses(Mutex<Vec<String>>);
 
 impl Addresses {
     pub(crate) fn of(fleet: &Fleet) -> Self {
         let addresses = Self(Mutex::default());
-        addresses.follow(fleet);
+        addresses.update(fleet);
         addresses
     }
 
-    /// Takes note of where the nodes listen now.
-    pub(crate) fn follow(&self, fleet: &Fleet) {
+    /// Updates the addresses after a restart.
+    pub(crate) fn update(&self, fleet: &Fleet) {
         let now = fleet.nodes.iter().map(|node| node.server.address().to_owned()).collect();
         *self.0.lock().expect("addresses") = now;
     }
@@ -42,16 +42,16 @@ impl Addresses {
     }
 }
 
-/// What writers met.
+/// The outcomes of the writers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Met {
-    /// Steps that were done.
+    /// Completed steps.
     pub(crate) steps: usize,
-    /// Answers of 503.
+    /// Responses of 503.
     pub(crate) unavailable: usize,
-    /// Requests without an answer.
+    /// Requests without a response.
     pub(crate) lost: usize,
-    /// The longest that anyone waited for a 503.
+    /// The slowest 503.
     pub(crate) slowest_refusal: Duration,
 }
 
@@ -66,16 +66,16 @@ impl Met {
     }
 }
 
-/// What whoever disturbs the writers sees of them.
+/// The progress of the writers, for the thread that disturbs them.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     steps: AtomicUsize,
-    /// How often each writer was refused since somebody began to look.
+    /// The refusals of each writer since `wait_for_refusals` started.
     refusals: Mutex<BTreeMap<usize, usize>>,
 }
 
 impl Progress {
-    /// Waits until the writers have done so many more steps.
+    /// Waits until the writers have completed this many more steps.
     #[track_caller]
     pub(crate) fn wait_for(&self, steps: usize) {
         let done = || self.steps.load(Ordering::Relaxed);
@@ -84,8 +84,8 @@ impl Progress {
         assert!(served.is_some(), "the writers are not served for {SERVED_AGAIN_MAX:?}");
     }
 
-    /// Waits until each of so many writers has been refused so often from now on, and looks at
-    /// something meanwhile.
+    /// Waits until each writer has been refused this many times from now on, and calls `look`
+    /// meanwhile.
     #[track_caller]
     pub(crate) fn wait_for_refusals(&self, writers: usize, times: usize, mut look: impl FnMut()) {
         let refusals = || self.refusals.lock().expect("no writer failed");
@@ -104,7 +104,7 @@ impl Progress {
     }
 }
 
-/// Tells the writers to come to an end, also when the test fails.
+/// Stops the writers when it is dropped, also when the test fails.
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {
@@ -113,8 +113,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// Lets writers write, each at a node until that does not serve it, for as long as they are
-/// disturbed. Then each goes on until nothing that it asked for is in doubt.
+/// Runs the writers while a function disturbs the nodes, and then until no request of a writer is in
+/// doubt.
 pub(crate) fn write_while<T>(
     tenant: &Tenant,
     addresses: &Addresses,

@@ -1,4 +1,4 @@
-//! Another wall clock for a process, which a test moves while that runs.
+//! A wall clock for a process that a test changes while it runs.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -10,10 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bursar_testing::process::folder::Folder;
 use tempfile::TempDir;
 
-/// Is loaded into the process.
+/// The library that is preloaded into the process.
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/nodes/skew.c");
 
-/// By how much the clock of some processes is off.
+/// The offset of the clock of some processes.
 pub(crate) struct Skew {
     folder: TempDir,
     file: File,
@@ -21,11 +21,11 @@ pub(crate) struct Skew {
 }
 
 impl Skew {
-    /// A clock that is ahead by so many seconds; below zero it is behind.
+    /// A clock that is ahead by these seconds, or behind if they are negative.
     #[track_caller]
     pub(crate) fn by(seconds: i64) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the clock");
-        // A database runs as somebody else.
+        // A database runs as another user.
         let open = Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).expect("a folder that others can read");
         let file = File::create(folder.path().join("ahead")).expect("a file for the clock");
@@ -37,7 +37,7 @@ impl Skew {
         skew
     }
 
-    /// A clock that now shows an instant, in seconds since 1970.
+    /// A clock that shows this second since 1970.
     #[track_caller]
     pub(crate) fn showing(second: u64) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
@@ -45,19 +45,19 @@ impl Skew {
         Self::by(second - since)
     }
 
-    /// Sets it ahead or back, as someone sets a clock.
+    /// Sets the clock ahead or back.
     pub(crate) fn jump(&self, seconds: i64) {
         let ahead = self.ahead_seconds.fetch_add(seconds, Ordering::SeqCst) + seconds;
         self.file.write_all_at(&ahead.to_ne_bytes(), 0).expect("the clock is set");
     }
 
-    /// The variables that show it to a process.
+    /// The environment of a process with this clock.
     pub(crate) fn environment(&self) -> [(&'static str, String); 2] {
         [("LD_PRELOAD", "skew.so"), ("SKEW_FILE", "ahead")]
             .map(|(name, file)| (name, self.path(file).to_string_lossy().into_owned()))
     }
 
-    /// Shows it to a node, which follows the database's clock itself.
+    /// Gives the clock to a node, which then follows the database's clock.
     pub(crate) fn shift(&self, node: &mut Folder) {
         for (name, value) in self.environment() {
             node.set(name, value);
@@ -70,7 +70,7 @@ impl Skew {
     }
 }
 
-/// Lets a node follow the database's clock itself, which usually has another in its place.
+/// Lets a node follow the database's clock instead of the test clock.
 pub(crate) fn follow_database(node: &mut Folder) {
     node.set("BURSAR_TEST_CLOCK_FILE", "");
 }

@@ -1,5 +1,5 @@
-//! An answer that did not need the body of its request leaves the connection usable, or says that
-//! it closes it.
+//! Reuse of a connection after a response that did not read the body of its request: the connection
+//! stays usable, or the response has `Connection: close`.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,17 @@ use bursar_testing::frames::{self, flag, kind};
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::Server;
 use bursar_testing::process::tenant::Tenant;
-use bursar_testing::wire::Wire;
+use bursar_testing::raw_connection::RawConnection;
+
+use crate::front::start_request;
 
 const LIVE: &str = "GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n";
 const CHECK: &str = "/api/v1/enforcement/check";
 const BATCH: &str = "/api/v1/telemetry/llm-usage/batch";
-/// As long as the reading of a body that no route reads, and then some on a busy machine.
+/// The time limit on discarding a body, with some slack for a busy machine.
 const DISCARD: Duration = Duration::from_secs(12);
 
-/// A request with a body, whose length is said or which comes in one chunk.
+/// A request with a body, with Content-Length or in one chunk.
 fn request(line: &str, headers: &str, body_bytes: usize, is_chunked: bool) -> Vec<u8> {
     let (framing, size, end) = if is_chunked {
         let size = format!("{body_bytes:x}\r\n");
@@ -32,28 +34,28 @@ fn says_close(text: &str) -> bool {
     head.to_ascii_lowercase().contains("\r\nconnection: close")
 }
 
-/// Sends a request that is refused and then an honest one, several times on one connection.
+/// Sends a refused request and then a valid one, several times on one connection.
 #[track_caller]
 fn check_kept(server: &Server, request: &[u8], expected: &[u16]) {
-    let mut wire = Wire::open(server.address());
+    let mut connection = RawConnection::open(server.address());
     for _ in 0..3 {
-        wire.send(request);
-        let (status, text) = wire.answer().expect("an answer");
+        connection.send(request);
+        let (status, text) = connection.answer().expect("an answer");
         assert!(expected.contains(&status) && !says_close(&text), "{text}");
-        wire.send(LIVE);
-        let next = wire.answer().map(|(status, _)| status);
+        connection.send(LIVE);
+        let next = connection.status();
         assert_eq!(next, Some(200), "after {text}");
     }
 }
 
-/// Sends a request whose answer says that it ends the connection, which then ends without a reset.
+/// Asserts that the response has `Connection: close` and the connection ends without a reset.
 #[track_caller]
 fn check_closed(server: &Server, request: &[u8], expected: &[u16]) {
-    let mut wire = Wire::open(server.address());
-    wire.send_all(request);
-    let (status, text) = wire.answer().expect("an answer");
+    let mut connection = RawConnection::open(server.address());
+    connection.send_all(request);
+    let (status, text) = connection.answer().expect("an answer");
     assert!(expected.contains(&status) && says_close(&text), "{text}");
-    assert!(wire.ends(), "a reset");
+    assert!(connection.is_closed_cleanly(), "a reset");
 }
 
 #[test]
@@ -79,7 +81,7 @@ fn a_refusal_before_the_body_is_read_keeps_the_connection() {
             check_kept(&server, &ask(&post, &foreign), &[403, 404, 422]);
         }
     }
-    // Who is proved may send as much as any route reads.
+    // An authenticated client may send as much as any route reads.
     for is_chunked in [false, true] {
         let large = 5 * 1024 * 1024;
         check_kept(&server, &request(&post, &bearer, large, is_chunked), &[413]);
@@ -89,7 +91,7 @@ fn a_refusal_before_the_body_is_read_keeps_the_connection() {
 }
 
 #[test]
-fn a_body_that_is_too_large_to_pass_over_is_refused_with_a_close_that_is_announced() {
+fn a_body_too_large_to_discard_gets_connection_close() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let tenant = Tenant::new(&folder, &server);
@@ -105,59 +107,60 @@ fn a_body_that_is_too_large_to_pass_over_is_refused_with_a_close_that_is_announc
 }
 
 #[test]
-fn a_body_that_does_not_come_is_not_awaited_for_long() {
+fn a_missing_body_is_not_awaited_for_long() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     for framing in ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{"] {
-        let mut wire = Wire::open(server.address());
+        let mut connection = RawConnection::open(server.address());
         let began = Instant::now();
-        wire.send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\n{framing}"));
-        let (status, text) = wire.answer().expect("an answer");
+        connection.send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\n{framing}"));
+        let (status, text) = connection.answer().expect("an answer");
         assert!(status == 401 && says_close(&text), "{text}");
-        wire.cut_while_waiting(DISCARD);
+        connection.cut_while_waiting(DISCARD);
         assert!(began.elapsed() < DISCARD, "{:?}", began.elapsed());
     }
-    // Nor is one that is known to be too large, which is answered at once.
-    let mut wire = Wire::open(server.address());
-    wire.send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"));
-    let (status, text) = wire.answer().expect("an answer");
+    // A body that is announced as too large is refused at once.
+    let mut connection = RawConnection::open(server.address());
+    connection.send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"));
+    let (status, text) = connection.answer().expect("an answer");
     assert!(status == 401 && says_close(&text), "{text}");
     server.stop();
 }
 
 #[test]
-fn a_body_without_end_is_read_for_a_while_and_no_longer() {
+fn an_endless_body_is_discarded_for_a_limited_time() {
     let folder = Folder::new();
     let server = Server::start(&folder);
-    let mut wire = Wire::open(server.address());
-    wire.send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+    let mut connection = RawConnection::open(server.address());
+    connection
+        .send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
     let mut sent = 0;
     let part = [b"4000\r\n".to_vec(), vec![b' '; 0x4000], b"\r\n".to_vec()].concat().repeat(4);
-    wire.cut_while(DISCARD, || {
+    connection.cut_while(DISCARD, || {
         sent += part.len();
         part.clone()
     });
     assert!(sent < 32 * 1024 * 1024, "{sent} bytes were taken");
-    // One drop at a time gives no more time either.
-    let mut wire = Wire::open(server.address());
-    wire.send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"));
-    wire.cut_while_sending(b" ", DISCARD);
+    // Sending byte by byte does not extend the limit.
+    let mut connection = RawConnection::open(server.address());
+    connection.send(format!("POST {CHECK} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"));
+    connection.cut_while_sending(b" ", DISCARD);
     server.stop();
 }
 
 #[test]
-fn a_client_that_asks_before_it_sends_is_refused_at_once_and_sends_nothing() {
+fn a_client_that_expects_100_continue_is_refused_at_once() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     for line in [format!("POST {CHECK}"), "POST /nowhere".to_owned()] {
-        let mut wire = Wire::open(server.address());
-        wire.send(format!(
+        let mut connection = RawConnection::open(server.address());
+        connection.send(format!(
             "{line} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 100\r\n\r\n"
         ));
-        let (status, text) = wire.answer().expect("an answer");
+        let (status, text) = connection.answer().expect("an answer");
         assert!([401, 404].contains(&status) && says_close(&text), "{text}");
     }
-    // One that did not wait for the answer reads it all the same.
+    // A client that sends the body without waiting can read the response too.
     let expecting = "Expect: 100-continue\r\n";
     for body_bytes in [10, 100_000] {
         let request = request(&format!("POST {CHECK}"), expecting, body_bytes, false);
@@ -166,16 +169,16 @@ fn a_client_that_asks_before_it_sends_is_refused_at_once_and_sends_nothing() {
     server.stop();
 }
 
-/// How many of the requests of some clients, each on a connection of its own that must not end, are
-/// answered with this status.
+/// Sends requests from several clients, whose connections must stay open; returns how many responses
+/// have this status.
 #[track_caller]
 fn flood(server: &Server, request: &[u8], expected: u16) -> usize {
     let (clients, requests) = (4, 60);
     let count = || {
-        let mut wire = Wire::open(server.address());
+        let mut connection = RawConnection::open(server.address());
         let answers = (0..requests).map(|at| {
-            wire.send(request);
-            let (status, text) = wire.answer().unwrap_or_else(|| panic!("no answer to {at}"));
+            connection.send(request);
+            let (status, text) = connection.answer().unwrap_or_else(|| panic!("no answer to {at}"));
             assert!(!says_close(&text), "{text}");
             status
         });
@@ -188,7 +191,7 @@ fn flood(server: &Server, request: &[u8], expected: u16) -> usize {
 }
 
 #[test]
-fn a_flood_that_is_turned_away_needs_no_new_connection() {
+fn refused_requests_keep_their_connection_under_load() {
     for (setting, value, path, body_bytes, expected) in [
         ("BURSAR_PROTECTION_TRAFFIC_PER_MINUTE", "1", CHECK, 200_000, 429),
         ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1", CHECK, 200_000, 503),
@@ -212,22 +215,25 @@ fn a_flood_that_is_turned_away_needs_no_new_connection() {
 fn over_http2_a_refusal_ends_its_stream_and_no_other() {
     let folder = Folder::new();
     let server = Server::start(&folder);
-    let mut wire = Wire::open(server.address());
-    wire.send(frames::opening());
-    // The body does not come, so the stream is reset after its answer.
+    let mut connection = RawConnection::open(server.address());
+    connection.send(frames::preface());
+    // The body is not sent, so the stream is reset after its response.
     let head = frames::head("POST", CHECK, &[("content-length", "100000")]);
-    wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
-    let seen = wire.read_until(|bytes| frames::read(bytes).contains(&(kind::RESET, 1)));
-    assert!(seen.ends_with(&frames::frame(kind::RESET, 0, 1, &0_u32.to_be_bytes())), "{seen:?}");
+    connection.send(frames::frame(kind::HEADERS, flag::END_HEADERS, 1, &head));
+    let seen = connection.read_until(|bytes| frames::read(bytes).contains(&(kind::RST_STREAM, 1)));
+    assert!(
+        seen.ends_with(&frames::frame(kind::RST_STREAM, 0, 1, &0_u32.to_be_bytes())),
+        "{seen:?}"
+    );
     let seen: Vec<u8> = frames::read(&seen).iter().map(|(kind, _)| *kind).collect();
-    assert!(seen.ends_with(&[kind::HEADERS, kind::DATA, kind::RESET]), "{seen:?}");
-    wire.send(frames::get(3, "/health/live", &[]));
-    wire.read_until(|bytes| frames::read(bytes).contains(&(kind::DATA, 3)));
+    assert!(seen.ends_with(&[kind::HEADERS, kind::DATA, kind::RST_STREAM]), "{seen:?}");
+    connection.send(frames::get(3, "/health/live", &[]));
+    connection.read_until(|bytes| frames::read(bytes).contains(&(kind::DATA, 3)));
     server.stop();
 }
 
 #[test]
-fn over_http2_a_large_body_that_comes_after_its_answer_is_no_flood() {
+fn over_http2_a_large_body_after_its_response_keeps_the_connection() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let tenant = Tenant::new(&folder, &server);
@@ -243,7 +249,7 @@ fn over_http2_a_large_body_that_comes_after_its_answer_is_no_flood() {
                 .expect("a request");
             sender = sender.ready().await.expect("a connection that goes on");
             let (answer, mut body) = sender.send_request(request, false).expect("a stream");
-            // Refused for its size; most of it is sent after that.
+            // Refused for its size; most of the body is sent afterwards.
             let mut left = 7 * 1024 * 1024;
             while left > 0 {
                 body.reserve_capacity(left);
@@ -263,44 +269,44 @@ fn over_http2_a_large_body_that_comes_after_its_answer_is_no_flood() {
 }
 
 #[test]
-fn over_http2_a_flood_that_is_turned_away_needs_no_new_connection() {
+fn over_http2_refused_requests_keep_their_connection_under_load() {
     let folder = Folder::new();
     let server = Server::start(&folder);
-    let mut wire = Wire::open(server.address());
-    wire.send(frames::opening());
-    // All answers together are more than the client's first window lets through.
-    wire.send(frames::frame(kind::WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes()));
+    let mut connection = RawConnection::open(server.address());
+    connection.send(frames::preface());
+    // All responses together exceed the initial window of the client.
+    connection.send(frames::frame(kind::WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes()));
     let mut sent = Vec::new();
-    let mut read_answers = |wire: &mut Wire, count: usize| {
-        let part = wire.read_until(|part| {
+    let mut read_answers = |connection: &mut RawConnection, count: usize| {
+        let part = connection.read_until(|part| {
             let frames = frames::read(&[sent.as_slice(), part].concat());
-            assert!(!frames.iter().any(|(kind, _)| *kind == kind::GO_AWAY), "{frames:?}");
+            assert!(!frames.iter().any(|(kind, _)| *kind == kind::GOAWAY), "{frames:?}");
             frames.iter().filter(|(kind, _)| *kind == kind::DATA).count() >= count
         });
         sent.extend(part);
     };
-    // As many streams at once as may still be known when a busy machine sends their bodies late.
+    // As many concurrent streams as the server remembers when their bodies are late.
     let (streams, at_once) = (400, 50);
     for round in 0..streams / at_once {
         let ids = (0..at_once).map(|at| 2 * (at_once * round + at) + 1);
         for id in ids.clone() {
             let head = frames::head("POST", CHECK, &[]);
-            wire.send(frames::frame(kind::HEADERS, flag::END_HEADERS, id, &head));
+            connection.send(frames::frame(kind::HEADERS, flag::END_HEADERS, id, &head));
         }
-        read_answers(&mut wire, (at_once * (round + 1)) as usize);
-        // The bodies come after the answers.
+        read_answers(&mut connection, (at_once * (round + 1)) as usize);
+        // The bodies are sent after the responses.
         for id in ids {
-            wire.send(frames::frame(kind::DATA, 0, id, &[b' '; 5_000]));
-            wire.send(frames::frame(kind::DATA, flag::END_STREAM, id, &[b' '; 5_000]));
+            connection.send(frames::frame(kind::DATA, 0, id, &[b' '; 5_000]));
+            connection.send(frames::frame(kind::DATA, flag::END_STREAM, id, &[b' '; 5_000]));
         }
     }
-    wire.send(frames::get(2 * streams + 1, "/health/live", &[]));
-    read_answers(&mut wire, streams as usize + 1);
+    connection.send(frames::get(2 * streams + 1, "/health/live", &[]));
+    read_answers(&mut connection, streams as usize + 1);
     server.stop();
 }
 
 #[test]
-fn what_is_no_request_is_refused_with_a_close_that_is_announced() {
+fn a_malformed_request_gets_connection_close() {
     let folder = Folder::new();
     let server = Server::start(&folder);
     let rest = "x".repeat(500_000);
@@ -320,47 +326,35 @@ fn what_is_no_request_is_refused_with_a_close_that_is_announced() {
 }
 
 #[test]
-fn the_reserve_says_that_it_answers_one_request() {
+fn a_reserve_connection_gets_connection_close_after_one_request() {
     let mut folder = Folder::new();
     folder.set("BURSAR_SERVER_CONNECTIONS_MAX", "1");
     let server = Server::start(&folder);
-    let mut busy = awaited(&folder, &server);
+    let mut busy = start_request(&folder, &server);
     for _ in 0..20 {
         check_closed(&server, LIVE.as_bytes(), &[200]);
         let post = request(&format!("POST {CHECK}"), "", 300_000, false);
         check_closed(&server, &post, &[503]);
     }
     busy.send("{\"name\":\"a\"}");
-    assert_eq!(busy.answer().map(|(status, _)| status), Some(201));
+    assert_eq!(busy.status(), Some(201));
     server.stop();
 }
 
-/// A request whose body the server waits for.
-fn awaited(folder: &Folder, server: &Server) -> Wire {
-    let mut wire = Wire::open(server.address());
-    wire.send(format!(
-        "POST /api/v1/tenants HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\
-         Expect: 100-continue\r\nContent-Length: 12\r\n\r\n",
-        folder.operator_token()
-    ));
-    wire.read_until(|bytes| bytes.starts_with(b"HTTP/1.1 100"));
-    wire
-}
-
 #[test]
-fn a_server_that_ends_says_that_it_closes() {
+fn a_terminating_server_sends_connection_close() {
     let folder = Folder::new();
     let mut server = Server::start(&folder);
-    let mut waits = awaited(&folder, &server);
-    let mut idle = Wire::open(server.address());
+    let mut busy = start_request(&folder, &server);
+    let mut idle = RawConnection::open(server.address());
     idle.send(LIVE);
-    assert_eq!(idle.answer().map(|(status, _)| status), Some(200));
-    server.ask_to_end();
-    // The server has heard it once it closes what is idle.
-    assert!(idle.ends());
-    waits.send("{\"name\":\"a\"}");
-    let (status, text) = waits.answer().expect("an answer");
+    assert_eq!(idle.status(), Some(200));
+    server.terminate();
+    // Closing the idle connection shows that the server handles the signal.
+    assert!(idle.is_closed_cleanly());
+    busy.send("{\"name\":\"a\"}");
+    let (status, text) = busy.answer().expect("an answer");
     assert!(status == 201 && says_close(&text), "{text}");
-    assert!(waits.ends());
-    assert_eq!(server.end_within(Duration::from_secs(10)).code(), Some(0));
+    assert!(busy.is_closed_cleanly());
+    assert_eq!(server.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
 }

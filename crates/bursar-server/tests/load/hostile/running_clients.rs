@@ -1,105 +1,78 @@
-//! The attacker's connections, all on one thread of a low priority.
+//! The attacker's clients while they run.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::process::setpriority_process;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::background::Background;
+use crate::connection::Connection;
 use crate::hostile::attack::{Client, Hold, Kind};
-use crate::line::Line;
 
-/// The attacker shares the machine with the server and the honest callers, which go first.
+/// The server and the honest callers have priority on the machine.
 const NICENESS: i32 = 10;
-/// How long a client waits after its connection was refused or cut.
+/// The pause of a client after its connection was refused or closed.
 const PAUSE: Duration = Duration::from_millis(20);
-/// What a client that reads nothing lets the system take for it.
+/// The receive buffer of a client that does not read.
 const READ_BUFFER: u32 = 16 * 1024;
 
-/// Characters of an answer that are kept to be shown.
+/// Characters of a response that are kept as an example.
 const SHOWN: usize = 300;
 
-/// What came of the attacker's requests.
+/// Counts of connections and responses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) connections: u64,
     pub(crate) cuts: u64,
-    /// Answers by their status, and the beginning of one answer of each.
+    /// For each status the number of responses and the start of one.
     pub(crate) answers: BTreeMap<u16, (u64, String)>,
 }
 
-/// Clients at work. Dropping it ends them.
-pub(crate) struct Force {
+/// Running clients. Dropping this ends them.
+pub(crate) struct RunningClients {
     tally: Arc<Mutex<Tally>>,
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    background: Background,
 }
 
-impl Force {
+impl RunningClients {
     pub(crate) fn start(clients: Vec<Client>, address: SocketAddr) -> Self {
         let tally = Arc::new(Mutex::new(Tally::default()));
-        let (end, ended) = oneshot::channel();
         let shared = Arc::clone(&tally);
-        let thread = std::thread::spawn(move || {
-            setpriority_process(None, NICENESS).expect("a lower priority");
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(async move {
-                let mut connections = JoinSet::new();
-                for Client { from, kind } in clients {
-                    connections.spawn(attack(from, address, kind, Arc::clone(&shared)));
-                }
-                tokio::select! {
-                    _ = ended => {}
-                    _ = connections.join_all() => {}
-                }
-            });
+        let background = Background::start(NICENESS, move || async move {
+            let mut connections = JoinSet::new();
+            for Client { from, kind } in clients {
+                connections.spawn(attack(from, address, kind, Arc::clone(&shared)));
+            }
+            connections.join_all().await;
         });
-        Self { tally, end: Some(end), thread: Some(thread) }
+        Self { tally, background }
     }
 
-    /// Waits until the clients have nothing left to ask, but not for ever.
-    pub(crate) fn finish(mut self, limit: Duration) -> Tally {
+    /// Waits until the clients have no requests left, but not beyond the limit.
+    pub(crate) fn finish(self, limit: Duration) -> Tally {
         let deadline = Instant::now() + limit;
-        let works = |thread: &JoinHandle<()>| !thread.is_finished() && Instant::now() < deadline;
-        while self.thread.as_ref().is_some_and(works) {
+        while !self.background.is_finished() && Instant::now() < deadline {
             std::thread::sleep(PAUSE);
         }
-        self.join();
-        self.tally.lock().clone()
+        self.end()
     }
 
-    /// Ends all of them, and says what they were told.
+    /// Ends the clients and returns their counts.
     pub(crate) fn end(mut self) -> Tally {
-        self.join();
+        self.background.end();
         self.tally.lock().clone()
-    }
-
-    fn join(&mut self) {
-        drop(self.end.take());
-        let ended = self.thread.take().map(JoinHandle::join);
-        if !std::thread::panicking() {
-            ended.transpose().expect("no client of the attacker failed by itself");
-        }
-    }
-}
-
-impl Drop for Force {
-    fn drop(&mut self) {
-        self.join();
     }
 }
 
 impl Kind {
     fn reads(&self) -> bool {
         match self {
-            Self::Asks(_) => true,
+            Self::Requests(_) => true,
             Self::Holds(hold) => hold.reads,
         }
     }
@@ -110,7 +83,7 @@ async fn attack(from: Ipv4Addr, address: SocketAddr, mut kind: Kind, tally: Arc<
         if let Some(stream) = connect(from, address, kind.reads()).await {
             tally.lock().connections += 1;
             let has_more = match &mut kind {
-                Kind::Asks(next) => ask(stream, next, &tally).await,
+                Kind::Requests(next) => send_requests(stream, next, &tally).await,
                 Kind::Holds(hold) => {
                     keep(stream, hold).await;
                     true
@@ -136,17 +109,17 @@ async fn connect(from: Ipv4Addr, address: SocketAddr, reads: bool) -> Option<Tcp
     Some(stream)
 }
 
-/// Asks until the connection ends, or until there is nothing left to ask: then it answers no.
-async fn ask(
+/// Sends requests until the connection ends; returns whether there are more to send.
+async fn send_requests(
     stream: TcpStream,
     next: &mut (dyn FnMut() -> Option<Vec<u8>> + Send),
     tally: &Mutex<Tally>,
 ) -> bool {
-    let mut line = Line::new(stream);
+    let mut connection = Connection::new(stream);
     while let Some(request) = next() {
-        // An answer may be there even if the request was not taken whole.
-        let _ = line.send(&request).await;
-        let Ok(answer) = line.answer().await else { return true };
+        // There may be a response even if the request was not read completely.
+        let _ = connection.send(&request).await;
+        let Ok(answer) = connection.response().await else { return true };
         let mut tally = tally.lock();
         let (count, _) = tally
             .answers
@@ -157,7 +130,7 @@ async fn ask(
     false
 }
 
-/// Keeps a connection until the server ends it.
+/// Keeps a connection open until the server closes it.
 async fn keep(mut stream: TcpStream, hold: &Hold) {
     let (mut reader, mut writer) = stream.split();
     let read = async {
@@ -168,7 +141,7 @@ async fn keep(mut stream: TcpStream, hold: &Hold) {
         }
     };
     let write = async {
-        let mut sent = writer.write_all(&hold.opening).await;
+        let mut sent = writer.write_all(&hold.first_bytes).await;
         while sent.is_ok() {
             tokio::time::sleep(hold.pause).await;
             sent = writer.write_all(&hold.next).await;

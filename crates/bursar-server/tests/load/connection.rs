@@ -1,50 +1,48 @@
-//! A connection of a client that is as cheap as it can be: prepared bytes out, the beginning of an
-//! answer in.
+//! A cheap client connection: it sends prepared bytes and keeps only the start of a response.
 
 use std::io::{Error, ErrorKind};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How much of an answer's body is looked at.
+/// The bytes of a body that are kept.
 const BODY_MAX: usize = 512;
-/// How much is read at once.
+/// The size of one read.
 const PART: usize = 16 * 1024;
 
-/// A connection.
-pub(crate) struct Line {
+pub(crate) struct Connection {
     stream: TcpStream,
     part: Vec<u8>,
 }
 
-/// The beginning of an answer.
+/// The start of a response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     head: String,
     body: String,
 }
 
-impl Answer {
-    /// The beginning of its body.
+impl Response {
+    /// The start of the body.
     pub(crate) fn body(&self) -> &str {
         &self.body
     }
 
-    /// Whether the beginning of its body has a text.
-    pub(crate) fn says(&self, text: &str) -> bool {
+    /// Whether the start of the body contains a text.
+    pub(crate) fn contains(&self, text: &str) -> bool {
         self.body().contains(text)
     }
 
-    /// Whether it says, as docs/api.md says, that there is too much and when to come again.
-    pub(crate) fn is_refusal(&self) -> bool {
+    /// Whether it is the `OVERLOADED` error of docs/api.md.
+    pub(crate) fn is_overloaded(&self) -> bool {
         self.head.contains("\r\nretry-after: ")
-            && self.says("\"success\":false")
-            && self.says("\"code\":\"OVERLOADED\"")
+            && self.contains("\"success\":false")
+            && self.contains("\"code\":\"OVERLOADED\"")
     }
 }
 
-impl Line {
+impl Connection {
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self { stream, part: vec![0; PART] }
     }
@@ -53,23 +51,23 @@ impl Line {
         self.stream.write_all(request).await
     }
 
-    /// Reads one answer to its end.
-    pub(crate) async fn answer(&mut self) -> std::io::Result<Answer> {
-        let mut begun = Vec::new();
+    /// Reads one response to its end.
+    pub(crate) async fn response(&mut self) -> std::io::Result<Response> {
+        let mut received = Vec::new();
         let head_end = loop {
             let read = self.read().await?;
-            begun.extend_from_slice(&self.part[..read]);
-            if let Some(at) = begun.windows(4).position(|four| four == b"\r\n\r\n") {
+            received.extend_from_slice(&self.part[..read]);
+            if let Some(at) = received.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
             }
         };
-        let head = String::from_utf8_lossy(&begun[..head_end]).to_ascii_lowercase();
-        let odd = || Error::new(ErrorKind::InvalidData, format!("a head that is {head:?}"));
+        let head = String::from_utf8_lossy(&received[..head_end]).to_ascii_lowercase();
+        let invalid = || Error::new(ErrorKind::InvalidData, format!("an invalid head: {head:?}"));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.and_then(|length| length.parse().ok()).ok_or_else(odd)?;
-        let status = status.ok_or_else(odd)?;
-        let mut body = begun.split_off(head_end);
+        let length: usize = length.and_then(|length| length.parse().ok()).ok_or_else(invalid)?;
+        let status = status.ok_or_else(invalid)?;
+        let mut body = received.split_off(head_end);
         let mut missing = length.saturating_sub(body.len());
         while missing > 0 {
             let read = self.read().await?;
@@ -79,7 +77,7 @@ impl Line {
             }
         }
         body.truncate(BODY_MAX);
-        Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Response { status, head, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
     async fn read(&mut self) -> std::io::Result<usize> {

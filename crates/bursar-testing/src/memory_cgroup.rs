@@ -1,18 +1,17 @@
-//! A memory cgroup around the server: what it may use of the machine, the system's caches of its
-//! files included.
+//! A cgroup that limits the memory of the server, including the page cache of its files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::machine::Need;
+use crate::machine::Capability;
 use crate::waiting::within;
 
-/// How long the system may take to let go of a cgroup whose last process has ended.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the kernel may take to release a cgroup whose last process has exited.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
 
-/// A memory cgroup inside the one of this process. Dropping it removes it, if it is empty.
-pub struct Cage {
+/// A memory cgroup below the one of this process. Dropping it removes it, if it is empty.
+pub struct MemoryCgroup {
     folder: PathBuf,
     version: Version,
 }
@@ -24,7 +23,7 @@ enum Version {
 }
 
 impl Version {
-    /// Where the kernel shows the cgroup of this process, if its memory can be bounded there.
+    /// The folder of the cgroup of this process, if it has a memory controller.
     fn own_folder(self, memberships: &str) -> Option<PathBuf> {
         let (controllers, root) = match self {
             Self::One => ("memory", "/sys/fs/cgroup/memory"),
@@ -33,8 +32,8 @@ impl Version {
         memberships.lines().find_map(|line| {
             let (_, rest) = line.split_once(':')?;
             let (named, path) = rest.split_once(':')?;
-            let of_it = named.split(',').any(|name| name == controllers);
-            of_it.then(|| Path::new(root).join(path.trim_start_matches('/')))
+            let is_listed = named.split(',').any(|name| name == controllers);
+            is_listed.then(|| Path::new(root).join(path.trim_start_matches('/')))
         })
     }
 
@@ -53,11 +52,11 @@ impl Version {
     }
 }
 
-impl Cage {
-    /// A cgroup of so much memory, where this process may make one.
+impl MemoryCgroup {
+    /// A cgroup with a memory limit; `None` if the machine does not allow one.
     #[track_caller]
     pub fn new(bytes_max: u64) -> Option<Self> {
-        Need::Cgroups.met_by(Self::make(bytes_max))
+        Capability::Cgroups.check(Self::make(bytes_max))
     }
 
     fn make(bytes_max: u64) -> Option<Self> {
@@ -66,13 +65,13 @@ impl Cage {
             let own = version.own_folder(&memberships)?;
             let folder = own.join(format!("bursar-overload-{}", std::process::id()));
             fs::create_dir(&folder).ok()?;
-            let cage = Self { folder, version };
-            // Only the kernel makes these files; elsewhere it is an ordinary folder.
-            if !cage.door().exists() || !cage.file(version.limit_file()).exists() {
+            let cgroup = Self { folder, version };
+            // Only the kernel creates these files. Without them this is an ordinary folder.
+            if !cgroup.procs_file().exists() || !cgroup.file(version.limit_file()).exists() {
                 return None;
             }
-            fs::write(cage.file(version.limit_file()), bytes_max.to_string()).ok()?;
-            Some(cage)
+            fs::write(cgroup.file(version.limit_file()), bytes_max.to_string()).ok()?;
+            Some(cgroup)
         })
     }
 
@@ -80,22 +79,23 @@ impl Cage {
         self.folder.join(name)
     }
 
-    /// What a process writes its id to, to be inside.
-    pub fn door(&self) -> PathBuf {
+    /// A process that writes its id into this file joins the cgroup.
+    pub fn procs_file(&self) -> PathBuf {
         self.file("cgroup.procs")
     }
 
-    /// The processes inside that the system killed for want of memory.
+    /// The number of processes in the cgroup that the kernel killed for lack of memory.
     pub fn kills(&self) -> u64 {
-        let text = fs::read_to_string(self.file(self.version.kills_file())).expect("its events");
+        let text = fs::read_to_string(self.file(self.version.kills_file()))
+            .expect("the events of the cgroup");
         let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         kills.and_then(|kills| kills.trim().parse().ok()).expect("a count of kills")
     }
 }
 
-impl Drop for Cage {
+impl Drop for MemoryCgroup {
     fn drop(&mut self) {
-        if within(PATIENCE, || fs::remove_dir(&self.folder).ok()).is_none() {
+        if within(RELEASE_MAX, || fs::remove_dir(&self.folder).ok()).is_none() {
             eprintln!("{} was not removed", self.folder.display());
         }
     }

@@ -1,4 +1,4 @@
-//! What every answer has, whatever was asked.
+//! What every response must fulfil.
 
 use axum::http::Method;
 use bursar_server::credentials::raw_key::contains_key;
@@ -6,12 +6,12 @@ use bursar_server::wire::error_code::ErrorCode;
 
 use crate::fuzz::server::{METRICS_TOKEN, OPERATOR_TOKEN, Reply, SECRET_KEY};
 
-/// What stands in references and configurations, which never come out.
+/// A secret in credential references and configurations, which no response may contain.
 pub(crate) const HIDDEN: &str = "Q7zX1kP0w";
 
-/// Claims that an answer is one of those that are documented, and tells nothing that is secret.
+/// Asserts that a response is documented and contains no secret.
 #[track_caller]
-pub(crate) fn check_answer(method: &Method, path: &str, reply: &Reply) {
+pub(crate) fn check_response(method: &Method, path: &str, reply: &Reply) {
     let status = reply.status.as_u16();
     assert!(status < 500, "{method} {path}: {status} {}", reply.body);
     let header = |name: &str| reply.headers.get(name).and_then(|value| value.to_str().ok());
@@ -51,7 +51,7 @@ pub(crate) fn check_answer(method: &Method, path: &str, reply: &Reply) {
     }
 }
 
-/// Routes that answer with something else than JSON when all is well.
+/// Whether a successful response of the route is not JSON.
 fn is_no_json(path: &str) -> bool {
     path.starts_with("/metrics") || path.starts_with("/api/v1/telemetry/export")
 }

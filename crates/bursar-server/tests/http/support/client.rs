@@ -1,4 +1,4 @@
-//! Who asks, and what they ask.
+//! Clients and their requests.
 
 use std::pin::Pin;
 
@@ -10,28 +10,28 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::{Answer, conformance};
+use super::{ApiResponse, conformance};
 
-/// Someone who calls, with the headers that prove it.
+/// A client with the headers that it sends, among them its credential.
 #[derive(Clone)]
-pub(crate) struct Persona {
+pub(crate) struct Client {
     router: Router,
     headers: HeaderMap,
 }
 
-impl Persona {
+impl Client {
     pub(crate) fn new(router: Router) -> Self {
         Self { router, headers: HeaderMap::new() }
     }
 
-    /// The same one with one more header.
+    /// The client with one more header.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         let value = HeaderValue::try_from(value).unwrap();
         self.headers.append(HeaderName::from_static(name), value);
         self
     }
 
-    /// The value of one of its headers.
+    /// The value of a header that the client sends.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers[name].to_str().unwrap()
     }
@@ -56,7 +56,7 @@ impl Persona {
         self.request(Method::DELETE, path)
     }
 
-    /// Posts a body of a length that is announced, which arrives as it arrives.
+    /// Posts a streamed body with this `Content-Length`.
     pub(crate) async fn stream(self, path: &str, length: usize, body: Body) -> Response {
         let mut request = HttpRequest::new(body);
         *request.method_mut() = Method::POST;
@@ -66,26 +66,26 @@ impl Persona {
         self.router.oneshot(request).await.unwrap()
     }
 
-    /// A request to a path outside of the API.
+    /// A GET request to a path outside of `/api/v1`.
     pub(crate) fn root(&self, path: &str) -> Request {
         Request { uri: path.to_owned(), ..self.request(Method::GET, path) }
     }
 
-    /// The same with a body, which is posted.
+    /// A POST request to a path outside of `/api/v1`.
     pub(crate) fn root_post(&self, path: &str, body: &Value) -> Request {
         self.root(path).method(Method::POST).json(body)
     }
 
-    /// A request to a path of the API.
+    /// A request to a path below `/api/v1`.
     pub(crate) fn request(&self, method: Method, path: &str) -> Request {
         let uri = format!("/api/v1{path}");
-        Request { persona: self.clone(), method, uri, body: Vec::new() }
+        Request { client: self.clone(), method, uri, body: Vec::new() }
     }
 }
 
 /// A request; awaiting it sends it.
 pub(crate) struct Request {
-    persona: Persona,
+    client: Client,
     method: Method,
     uri: String,
     body: Vec<u8>,
@@ -93,7 +93,7 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.persona = self.persona.with(name, value);
+        self.client = self.client.with(name, value);
         self
     }
 
@@ -101,24 +101,23 @@ impl Request {
         self.body(body.to_string())
     }
 
-    /// A body as it is, sent as JSON.
+    /// Sets the body, whose content type is JSON if no header says otherwise.
     pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
-        let headers = &mut self.persona.headers;
+        let headers = &mut self.client.headers;
         let json = HeaderValue::from_static("application/json");
         headers.entry(header::CONTENT_TYPE).or_insert(json);
         self
     }
 
-    /// The same request with another method.
     pub(crate) fn method(mut self, method: Method) -> Self {
         self.method = method;
         self
     }
 
-    /// The answer as it begins; its body is there for whoever reads it.
-    pub(crate) async fn unread(self) -> Response {
-        let Self { persona: Persona { router, headers }, method, uri, body } = self;
+    /// Sends the request and returns the response without reading its body.
+    pub(crate) async fn response(self) -> Response {
+        let Self { client: Client { router, headers }, method, uri, body } = self;
         let mut request = HttpRequest::new(Body::from(body));
         *request.method_mut() = method;
         *request.uri_mut() = uri.parse().unwrap();
@@ -126,73 +125,73 @@ impl Request {
         router.oneshot(request).await.unwrap()
     }
 
-    async fn send(self) -> Answer {
+    async fn send(self) -> ApiResponse {
         let (method, uri, body) = (self.method.clone(), self.uri.clone(), self.body.clone());
-        let (parts, answer) = self.unread().await.into_parts();
-        let bytes = answer.collect().await.unwrap().to_bytes();
+        let (parts, body_of_response) = self.response().await.into_parts();
+        let bytes = body_of_response.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        conformance::check_answer((&method, &uri), parts.status, &parts.headers, &text);
-        // What is compressed or not even text is none of the document's affair.
+        conformance::check_response((&method, &uri), parts.status, &parts.headers, &text);
+        // A compressed body is no text and has no schema.
         if parts.status.is_success()
             && let Ok(sent) = std::str::from_utf8(&body)
         {
             conformance::check_request(method.as_str(), &uri, sent);
         }
-        Answer::new(parts.status, parts.headers, text)
+        ApiResponse::new(parts.status, parts.headers, text)
     }
 }
 
 impl IntoFuture for Request {
-    type Output = Answer;
-    type IntoFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Output = ApiResponse;
+    type IntoFuture = Pin<Box<dyn Future<Output = ApiResponse> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.send())
     }
 }
 
-/// A tenant and those who act for it.
+/// A tenant and its clients.
 pub(crate) struct Tenant {
     pub(crate) id: String,
-    nobody: Persona,
-    founder: Persona,
+    anonymous: Client,
+    founder: Client,
 }
 
 impl Tenant {
-    pub(crate) fn new(id: &str, nobody: Persona, founder: Persona) -> Self {
+    pub(crate) fn new(id: &str, anonymous: Client, founder: Client) -> Self {
         let founder = founder.with("x-tenant-id", id);
-        Self { id: id.to_owned(), nobody, founder }
+        Self { id: id.to_owned(), anonymous, founder }
     }
 
-    /// The operator, naming this tenant.
-    pub(crate) fn founder(&self) -> Persona {
+    /// The operator, who names this tenant.
+    pub(crate) fn founder(&self) -> Client {
         self.founder.clone()
     }
 
-    /// The answer to the creation of an API key.
-    pub(crate) async fn new_key(&self, scopes: &[&str]) -> Answer {
+    /// The response to the creation of an API key.
+    pub(crate) async fn new_key(&self, scopes: &[&str]) -> ApiResponse {
         self.founder.post("/keys").json(&json!({ "name": "key", "scopes": scopes })).await
     }
 
-    /// A machine with a new API key.
-    pub(crate) async fn key(&self, scopes: &[&str]) -> Persona {
+    /// A client with a new API key.
+    pub(crate) async fn key(&self, scopes: &[&str]) -> Client {
         let made = self.new_key(scopes).await;
-        self.holder_of(made.is(201).text("/data/secret"))
+        self.with_key(made.is(201).text("/data/secret"))
     }
 
-    /// A machine with this API key.
-    pub(crate) fn holder_of(&self, api_key: &str) -> Persona {
-        self.nobody.clone().with("authorization", &format!("Bearer {api_key}"))
+    /// A client with this API key.
+    pub(crate) fn with_key(&self, api_key: &str) -> Client {
+        self.anonymous.clone().with("authorization", &format!("Bearer {api_key}"))
     }
 
-    /// A machine with a new key of an integration.
-    pub(crate) async fn integration_key(&self, integration_id: &str) -> Persona {
+    /// A client with a new key of this integration.
+    pub(crate) async fn integration_key(&self, integration_id: &str) -> Client {
         let made = self.founder.post(&format!("/integrations/{integration_id}/keys")).await;
         let secret = made.is(201).text("/data/secret");
-        self.nobody.clone().with("x-cus-integration-key", secret)
+        self.anonymous.clone().with("x-cus-integration-key", secret)
     }
 
-    /// The id of a new integration that is enabled, with these fields beside its name.
+    /// The id of a new enabled integration with these fields.
     pub(crate) async fn integration(&self, name: &str, fields: Value) -> String {
         let base = json!({ "name": name, "provider_type": "openai" });
         let made = self.founder.post("/integrations").json(&super::with(base, fields)).await;

@@ -1,15 +1,16 @@
-//! What is changed through one node holds at the others: in decisions at once, else within two
+//! Changes through one node apply on the others: at once in reservations, elsewhere within two
 //! seconds.
 
 use std::time::Duration;
 
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::http::{Answer, Http};
 use bursar_testing::process::tenant::Tenant;
 use bursar_testing::waiting::{scale, within};
 use serde_json::{Value, json};
 
 use crate::nodes::support::fleet::Fleet;
-use crate::nodes::support::{Site, record, reservation};
+use crate::nodes::support::{Site, reservation};
 
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 const RECORDS: &str = "/api/v1/telemetry/llm-usage";
@@ -20,15 +21,15 @@ fn reserve(http: &mut Http, integration: &str, call_id: &str) -> Answer {
     http.post(RESERVATIONS, &reservation(integration, call_id, 10)).expect("an answer")
 }
 
-/// Claims that a check at a node comes to this within two seconds.
+/// Asserts that a check has this result within two seconds.
 #[track_caller]
-fn check_told(http: &mut Http, integration: &str, result: &str) {
+fn check_result(http: &mut Http, integration: &str, result: &str) {
     let body = json!({ "integration_id": integration, "estimated_cost_cents": 1 });
-    let told = within(KNOWN_WITHIN, || {
+    let found = within(KNOWN_WITHIN, || {
         let answer = http.post(CHECK, &body).expect("an answer");
         (answer.data("result") == result).then_some(())
     });
-    assert_eq!(told, Some(()), "a check is not {result} after {KNOWN_WITHIN:?}");
+    assert_eq!(found, Some(()), "a check is not {result} after {KNOWN_WITHIN:?}");
 }
 
 #[test]
@@ -40,7 +41,7 @@ fn an_integration_that_one_node_disables_is_blocked_by_another_at_once() {
     let [mut here, mut there] = [0, 1].map(|node| tenant.client(fleet.server(node)));
     for round in 0..scale(5, 25) {
         assert_eq!(reserve(&mut there, integration, &format!("before {round}")).status, 201);
-        check_told(&mut there, integration, "allowed");
+        check_result(&mut there, integration, "allowed");
         let mut set = |what: &str| {
             let path = format!("/api/v1/integrations/{integration}/{what}");
             assert_eq!(here.post(&path, &Value::Null).expect("an answer").status, 200);
@@ -48,7 +49,7 @@ fn an_integration_that_one_node_disables_is_blocked_by_another_at_once() {
         set("disable");
         let refused = reserve(&mut there, integration, &format!("after {round}"));
         assert_eq!((refused.status, refused.data("result")), (200, &json!("hard_blocked")));
-        check_told(&mut there, integration, "hard_blocked");
+        check_result(&mut there, integration, "hard_blocked");
         set("enable");
         let released = there.delete(&format!("{RESERVATIONS}/before%20{round}"));
         assert_eq!(released.expect("an answer").status, 200);
@@ -57,7 +58,7 @@ fn an_integration_that_one_node_disables_is_blocked_by_another_at_once() {
 }
 
 #[test]
-fn the_key_of_an_integration_that_one_node_revokes_is_refused_by_another_within_two_seconds() {
+fn an_integration_key_that_one_node_revokes_is_refused_by_another_within_two_seconds() {
     let site = Site::new();
     let fleet = Fleet::start(&site, 2);
     let tenant = fleet.tenant(&[1_000]);
@@ -80,7 +81,7 @@ fn the_key_of_an_integration_that_one_node_revokes_is_refused_by_another_within_
         let revoked = here.delete(&format!("{keys}/{}", text("id")));
         assert_eq!(revoked.expect("an answer").status, 200);
         let refused = within(KNOWN_WITHIN, || (send() == 401).then_some(()));
-        assert_eq!(refused, Some(()), "the other node still takes the key");
+        assert_eq!(refused, Some(()), "the other node still accepts the key");
     }
     fleet.stop();
 }
@@ -97,8 +98,8 @@ fn an_api_key_that_one_node_revokes_or_rotates_is_refused_by_another_within_two_
         let bearer =
             |made: &Answer| format!("Bearer {}", made.data("secret").as_str().expect("text"));
         let mut there = Http::new(fleet.server(1).address(), &[("Authorization", &bearer(&made))]);
-        let mut ask = || there.get("/api/v1/integrations").expect("an answer").status;
-        assert_eq!(ask(), 200);
+        let mut get = || there.get("/api/v1/integrations").expect("an answer").status;
+        assert_eq!(get(), 200);
         let path = format!("/api/v1/keys/{}", made.data("id").as_str().expect("an id"));
         let successor = if round % 2 == 0 {
             assert_eq!(here.delete(&path).expect("an answer").status, 200);
@@ -109,8 +110,8 @@ fn an_api_key_that_one_node_revokes_or_rotates_is_refused_by_another_within_two_
             assert_eq!(rotated.status, 201, "{rotated:?}");
             Some(bearer(&rotated))
         };
-        let refused = within(KNOWN_WITHIN, || (ask() == 401).then_some(()));
-        assert_eq!(refused, Some(()), "the other node still takes the key");
+        let refused = within(KNOWN_WITHIN, || (get() == 401).then_some(()));
+        assert_eq!(refused, Some(()), "the other node still accepts the key");
         if let Some(bearer) = successor {
             let mut there = Http::new(fleet.server(1).address(), &[("Authorization", &bearer)]);
             assert_eq!(there.get("/api/v1/integrations").expect("an answer").status, 200);
@@ -119,7 +120,7 @@ fn an_api_key_that_one_node_revokes_or_rotates_is_refused_by_another_within_two_
     fleet.stop();
 }
 
-/// Sets a budget through a node, by the command line.
+/// Sets a budget by a command through a node.
 #[track_caller]
 fn set_budget(fleet: &Fleet, tenant: &Tenant, node: usize, integration: &str, cents: u32) {
     let node = fleet.node(node);
@@ -134,17 +135,20 @@ fn set_budget(fleet: &Fleet, tenant: &Tenant, node: usize, integration: &str, ce
 }
 
 #[test]
-fn no_node_admits_by_a_limit_that_another_has_changed() {
+fn a_limit_changed_on_one_node_counts_in_the_next_decision_of_another() {
     let site = Site::new();
     let fleet = Fleet::start(&site, 2);
     let tenant = fleet.tenant(&[10]);
     let integration = tenant.integrations.first().expect("an integration");
     let mut held_cents = 0;
     for round in 0..scale(6, 30) {
-        // A limit is set through one node and asked for at the other, and then the other way round.
-        let (sets, asks) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
-        let mut http = tenant.client(fleet.server(asks));
+        // Sets the limit on one node and reserves on the other, in turn.
+        let (sets, reserves) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
+        let mut http = tenant.client(fleet.server(reserves));
         set_budget(&fleet, &tenant, sets, integration, held_cents + 9);
+        let check = json!({ "integration_id": integration, "estimated_cost_cents": 10 });
+        let checked = http.post(CHECK, &check).expect("an answer");
+        assert_eq!(checked.data("result"), "blocked", "{checked:?}");
         let refused = reserve(&mut http, integration, &format!("refused {round}"));
         assert_eq!((refused.status, refused.data("result")), (200, &json!("blocked")));
         set_budget(&fleet, &tenant, sets, integration, held_cents + 10);
@@ -156,7 +160,7 @@ fn no_node_admits_by_a_limit_that_another_has_changed() {
             let limits = http.get(&limits).expect("an answer");
             (limits.data("budget_limit_cents") == held_cents).then_some(())
         });
-        assert_eq!(shown, Some(()), "the other node shows the limit before");
+        assert_eq!(shown, Some(()), "the other node shows the old limit");
     }
     fleet.stop();
 }

@@ -1,25 +1,25 @@
-//! What came back.
+//! Responses of the API.
 
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-/// An answer; every one of them has the envelope.
+/// A response, whose body is the envelope.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ApiResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// The body as it came.
+    /// The unparsed body.
     pub(crate) body: String,
     json: Value,
 }
 
-impl Answer {
+impl ApiResponse {
     pub(crate) fn new(status: StatusCode, headers: HeaderMap, body: String) -> Self {
         let json = serde_json::from_str(&body).unwrap_or(Value::Null);
         Self { status, headers, body, json }
     }
 
-    /// Claims the status, and that the envelope fits it.
+    /// Asserts the status and an envelope that fits it.
     #[track_caller]
     pub(crate) fn is(&self, status: u16) -> &Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
@@ -33,14 +33,14 @@ impl Answer {
         self
     }
 
-    /// Claims a failure of this status and code.
+    /// Asserts an error with this status and code.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, code: &str) -> &Self {
         assert_eq!(self.json["error"]["code"], code, "{}", self.body);
         self.is(status)
     }
 
-    /// Claims that the failure names this field, in its sentence too.
+    /// Asserts that the error and the start of its message name this field.
     #[track_caller]
     pub(crate) fn on(&self, field: &str) -> &Self {
         assert_eq!(self.json["error"]["field"], field, "{}", self.body);
@@ -48,7 +48,6 @@ impl Answer {
         self
     }
 
-    /// The data.
     pub(crate) fn data(&self) -> &Value {
         &self.json["data"]
     }
@@ -58,7 +57,7 @@ impl Answer {
         self.json.pointer(pointer).unwrap_or(&Value::Null)
     }
 
-    /// The text at a JSON pointer.
+    /// The text at a JSON pointer; there must be one.
     #[track_caller]
     pub(crate) fn text(&self, pointer: &str) -> &str {
         let text = self.json.pointer(pointer).and_then(Value::as_str);
@@ -72,14 +71,14 @@ impl Answer {
         rows.iter().filter_map(|row| row.pointer(pointer)?.as_str()).collect()
     }
 
-    /// The whole body with what differs from run to run taken out: ids are numbered in the order in
-    /// which they appear, so that the same id is the same number.
-    pub(crate) fn shown(&self) -> Value {
-        let mut shown = self.json.clone();
-        shown["meta"]["timestamp"] = "[now]".into();
-        shown["meta"]["request_id"] = "[request id]".into();
-        redact(&mut shown, &mut Vec::new());
-        shown
+    /// The body without what differs between runs. Ids are numbered in the order of their first
+    /// appearance.
+    pub(crate) fn redacted(&self) -> Value {
+        let mut body = self.json.clone();
+        body["meta"]["timestamp"] = "[now]".into();
+        body["meta"]["request_id"] = "[request id]".into();
+        redact(&mut body, &mut Vec::new());
+        body
     }
 }
 
@@ -100,7 +99,7 @@ fn redact(value: &mut Value, ids: &mut Vec<String>) {
     }
 }
 
-/// The text with every UUID in it replaced by its number.
+/// The text with each UUID replaced by its number.
 fn numbered(text: &str, ids: &mut Vec<String>) -> String {
     let mut shown = String::new();
     let mut rest = text;

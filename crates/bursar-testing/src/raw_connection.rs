@@ -1,4 +1,4 @@
-//! A connection on which a test sends any bytes it likes, and sees how it ends.
+//! A TCP connection on which a test sends arbitrary bytes and observes how the server ends it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,35 +6,34 @@ use std::time::{Duration, Instant};
 
 use crate::waiting::within;
 
-/// How long one answer may take: longer than any does, so that a test never hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout of one read or write, so that a test never hangs.
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A connection.
-pub struct Wire(TcpStream);
+pub struct RawConnection(TcpStream);
 
-impl Wire {
+impl RawConnection {
     #[track_caller]
     pub fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(IO_TIMEOUT)).expect("a timeout");
+        stream.set_write_timeout(Some(IO_TIMEOUT)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Self(stream)
     }
 
-    /// Sends bytes, unless the server has ended the connection.
+    /// Sends bytes. The server may have closed the connection.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.write_all(bytes.as_ref());
     }
 
-    /// Sends bytes, all of which the server must take.
+    /// Sends bytes, all of which the server must accept.
     #[track_caller]
     pub fn send_all(&mut self, bytes: impl AsRef<[u8]>) {
-        self.0.write_all(bytes.as_ref()).expect("the server takes it");
+        self.0.write_all(bytes.as_ref()).expect("the server accepts the bytes");
     }
 
-    /// Reads one answer of HTTP/1.1: its status and the whole of its text. Nothing when the server
-    /// ended the connection without one.
+    /// Reads one HTTP/1.1 response: its status and the whole text. `None` if the server closed the
+    /// connection without one.
     pub fn answer(&mut self) -> Option<(u16, String)> {
         let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
         let mut extent = Extent::default();
@@ -52,22 +51,26 @@ impl Wire {
         }
     }
 
-    /// Reads until what came is as it should be, and gives it.
+    /// The status of the next HTTP/1.1 response; `None` if the server closed the connection.
+    pub fn status(&mut self) -> Option<u16> {
+        self.answer().map(|(status, _)| status)
+    }
+
+    /// Reads until `is_done` accepts the bytes, and returns them.
     #[track_caller]
     pub fn read_until(&mut self, is_done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
         while !is_done(&bytes) {
             let read = self.0.read(&mut part).expect("more to read");
-            assert!(read > 0, "an early end, after {:?}", String::from_utf8_lossy(&bytes));
+            assert!(read > 0, "closed early, after {:?}", String::from_utf8_lossy(&bytes));
             bytes.extend_from_slice(&part[..read]);
         }
         bytes
     }
 
-    /// Does something again and again until the server ends the connection. Gives what it said
-    /// before.
+    /// Repeats `act` until the server closes the connection. Returns the bytes received until then.
     #[track_caller]
-    pub fn rest_while(&mut self, limit: Duration, mut act: impl FnMut()) -> Vec<u8> {
+    pub fn read_while(&mut self, limit: Duration, mut act: impl FnMut()) -> Vec<u8> {
         self.0.set_nonblocking(true).expect("set");
         let (mut bytes, mut part) = (Vec::new(), [0; 16 * 1024]);
         let end = within(limit, || {
@@ -83,44 +86,44 @@ impl Wire {
         bytes
     }
 
-    /// Waits for the end of the connection, before which nothing more comes, and says whether it
-    /// ended without a reset.
-    pub fn ends(&mut self) -> bool {
+    /// Waits until the server closes the connection, without further bytes. Returns whether it did so
+    /// without a reset.
+    pub fn is_closed_cleanly(&mut self) -> bool {
         match self.0.read(&mut [0]) {
             Ok(read) => {
-                assert_eq!(read, 0, "the server said more");
+                assert_eq!(read, 0, "the server sent more");
                 true
             }
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no end: {error}");
+                assert_eq!(error.kind(), ErrorKind::ConnectionReset, "not closed: {error}");
                 false
             }
         }
     }
 
-    /// Reads to the end of the connection, whatever way it ends.
-    pub fn rest(&mut self) -> Vec<u8> {
+    /// Reads until the server closes or resets the connection.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
         let (mut bytes, mut part) = (Vec::new(), [0; 64 * 1024]);
         loop {
             match self.0.read(&mut part) {
                 Ok(0) => return bytes,
                 Ok(read) => bytes.extend_from_slice(&part[..read]),
                 Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "no end: {error}");
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "not closed: {error}");
                     return bytes;
                 }
             }
         }
     }
 
-    /// Sends the same bytes again and again until the server ends the connection, without reading
-    /// what it answers. Says how long that took.
+    /// Sends the same bytes repeatedly, without reading, until the server closes the connection.
+    /// Returns how long that took.
     #[track_caller]
     pub fn cut_while_sending(&mut self, bytes: &[u8], limit: Duration) -> Duration {
         self.cut_while(limit, || bytes.to_vec())
     }
 
-    /// The same with bytes that are made each time.
+    /// The same with new bytes each time.
     #[track_caller]
     pub fn cut_while(&mut self, limit: Duration, mut make: impl FnMut() -> Vec<u8>) -> Duration {
         let began = Instant::now();
@@ -132,12 +135,12 @@ impl Wire {
                 (!waits).then_some(())
             }
         });
-        end.unwrap_or_else(|| panic!("the server took it for {limit:?}"));
+        end.unwrap_or_else(|| panic!("the server accepted bytes for {limit:?}"));
         began.elapsed()
     }
 
-    /// Waits for the server to end the connection, reading what it says before. Says how long that
-    /// took.
+    /// Waits until the server closes the connection, and discards the bytes received until then.
+    /// Returns how long that took.
     #[track_caller]
     pub fn cut_while_waiting(&mut self, limit: Duration) -> Duration {
         let began = Instant::now();
@@ -153,29 +156,29 @@ impl Wire {
     }
 }
 
-/// How far an answer of HTTP/1.1 goes, as far as that is known.
+/// Where an HTTP/1.1 response ends, as far as that is known.
 #[derive(Debug, Default)]
 struct Extent {
-    /// Up to where it was looked at.
+    /// The bytes parsed so far.
     at: usize,
     body: Body,
 }
 
 #[derive(Debug, Default)]
 enum Body {
-    /// The head is not complete.
+    /// The head is incomplete.
     #[default]
     Unknown,
-    /// It ends with the connection.
+    /// The end of the connection ends it.
     Open,
-    /// It ends after this many bytes of the answer.
+    /// It ends after this many bytes of the response.
     To(usize),
-    /// The next chunk begins where the answer was not looked at.
+    /// The next chunk begins after the parsed bytes.
     Chunks,
 }
 
 impl Extent {
-    /// Whether the answer is whole.
+    /// Whether the response is complete.
     fn is_reached(&mut self, bytes: &[u8]) -> bool {
         if matches!(self.body, Body::Unknown) {
             let from = self.at.saturating_sub(3);
@@ -208,7 +211,7 @@ impl Extent {
     }
 }
 
-/// What a head says of the body.
+/// How the head delimits the body.
 fn body(head: &[u8]) -> Body {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let field = |name| text.lines().find_map(|line| line.strip_prefix(name));

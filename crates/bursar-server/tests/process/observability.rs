@@ -1,9 +1,10 @@
-//! What a running server tells those who watch it.
+//! Metrics and logs of a running server.
 
 use std::io::{BufRead, BufReader, PipeReader};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
+use bursar_testing::process::bodies::record;
 use bursar_testing::process::folder::Folder;
 use bursar_testing::process::http::Http;
 use bursar_testing::process::server::Server;
@@ -13,44 +14,41 @@ use serde_json::{Value, json};
 
 const METRICS_TOKEN: &str = "only for the metrics";
 
-/// Scrapes until the metrics have a line that begins like this, and gives the line.
+/// Scrapes until the metrics have a line with this prefix; returns the line.
 #[track_caller]
-fn scraped(server: &Server, beginning: &str) -> String {
+fn scrape(server: &Server, prefix: &str) -> String {
     let bearer = format!("Bearer {METRICS_TOKEN}");
     let mut http = Http::new(server.address(), &[("Authorization", &bearer)]);
     let found = within(Duration::from_secs(10), || {
         let answer = http.get("/metrics").ok()?;
         assert_eq!(answer.status, 200, "{answer:?}");
         let text = answer.body.as_str()?;
-        text.lines().find(|line| line.starts_with(beginning)).map(str::to_owned)
+        text.lines().find(|line| line.starts_with(prefix)).map(str::to_owned)
     });
-    found.unwrap_or_else(|| panic!("no {beginning} in the metrics"))
+    found.unwrap_or_else(|| panic!("no {prefix} in the metrics"))
 }
 
 #[test]
-fn a_budget_that_is_used_up_is_told_right_after_a_restart() {
+fn metrics_show_a_used_up_budget_right_after_a_restart() {
     let mut folder = Folder::new();
     folder.set("BURSAR_METRICS_TOKEN", METRICS_TOKEN);
     let server = Server::start(&folder);
     let mut tenant = Tenant::new(&folder, &server);
     let integration_id = tenant.add_integration(&server, 100);
-    let record = json!({
-        "integration_id": integration_id, "call_id": "call", "provider": "openai", "model": "gpt",
-        "tokens_in": 1, "tokens_out": 1, "cost_cents": 150,
-    });
+    let record = record(&integration_id, "call", 150);
     let answer = tenant.client(&server).post("/api/v1/telemetry/llm-usage", &record);
     assert_eq!(answer.expect("an answer").status, 201);
-    assert!(scraped(&server, "bursar_calls_total").ends_with(" 1"));
+    assert!(scrape(&server, "bursar_calls_total").ends_with(" 1"));
     server.stop();
 
     let server = Server::start(&folder);
-    let line = scraped(&server, "bursar_budget_used_ratio");
+    let line = scrape(&server, "bursar_budget_used_ratio");
     assert!(line.contains(&integration_id) && line.ends_with(" 1.5"), "{line}");
     server.stop();
 }
 
 #[test]
-fn the_log_is_json_and_tells_routes_and_ids_and_no_secret() {
+fn json_logs_have_routes_and_ids_and_no_secret() {
     let mut folder = Folder::new();
     folder.set("BURSAR_LOG", "info,bursar::http=debug");
     folder.set("BURSAR_LOG_FORMAT", "json");
@@ -110,10 +108,7 @@ fn a_refusal_of_protection_is_one_event_in_the_log() {
     let mut tenant = Tenant::new(&folder, &server);
     let integration_id = tenant.add_integration(&server, 100);
     let mut http = tenant.client(&server);
-    let record = json!({
-        "integration_id": integration_id, "call_id": "call", "provider": "openai", "model": "gpt",
-        "tokens_in": 1, "tokens_out": 1,
-    });
+    let record = record(&integration_id, "call", 1);
     let accepted = http.post("/api/v1/telemetry/llm-usage", &record).expect("an answer");
     assert_eq!(accepted.status, 201, "{accepted:?}");
     let path = format!("/api/v1/integrations/{integration_id}");
@@ -125,9 +120,8 @@ fn a_refusal_of_protection_is_one_event_in_the_log() {
 
     let log = folder.log();
     let lines = folder.json_log();
-    let is_told = |line: &&Value| line.get("event").is_some();
-    let told: Vec<&Value> = lines.iter().filter(is_told).collect();
-    let [line] = told.as_slice() else { panic!("{told:?}") };
+    let events: Vec<&Value> = lines.iter().filter(|line| line.get("event").is_some()).collect();
+    let [line] = events.as_slice() else { panic!("{events:?}") };
     for (field, value) in [
         ("level", json!("WARN")),
         ("target", json!("bursar::protection")),
@@ -147,23 +141,20 @@ fn a_refusal_of_protection_is_one_event_in_the_log() {
     assert!(!log.contains(&path), "a path with an id is in the log");
 }
 
-/// A server that logs into a pipe, and the end of the pipe that is to be read. Its tenant is set up;
-/// the path is that of its integration, for which every further request is refused and logged.
-fn piped(folder: &mut Folder) -> (Server, PipeReader, Http, String) {
+/// A server that logs into a pipe, and the reader of the pipe. Requests to the returned path are
+/// refused and logged.
+fn start_with_piped_log(folder: &mut Folder) -> (Server, PipeReader, Http, String) {
     folder.set("BURSAR_LOG", "info,bursar::http=debug");
     folder.set("BURSAR_METRICS_TOKEN", METRICS_TOKEN);
     folder.set("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "1");
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let mut command = folder.serve();
     command.stderr(writer);
-    let server = Server::start_by(folder, command);
+    let server = Server::start_with(folder, command);
     let mut tenant = Tenant::new(folder, &server);
     let integration_id = tenant.add_integration(&server, 0);
     let mut http = tenant.client(&server);
-    let record = json!({
-        "integration_id": integration_id, "call_id": "call", "provider": "openai", "model": "gpt",
-        "tokens_in": 1, "tokens_out": 1,
-    });
+    let record = record(&integration_id, "call", 1);
     let accepted = http.post("/api/v1/telemetry/llm-usage", &record).expect("an answer");
     assert_eq!(accepted.status, 201, "{accepted:?}");
     let path = format!("/api/v1/integrations/{integration_id}");
@@ -171,21 +162,21 @@ fn piped(folder: &mut Folder) -> (Server, PipeReader, Http, String) {
     (server, reader, http, path)
 }
 
-/// Is refused so often, and logged twice each time.
+/// Sends requests that are refused, each of which writes two lines to the log.
 #[track_caller]
-fn be_refused(http: &mut Http, path: &str, times: usize) {
+fn send_refused(http: &mut Http, path: &str, times: usize) {
     for _ in 0..times {
         let refused = http.get(path).expect("an answer");
         assert_eq!((refused.status, refused.code()), (429, "RATE_LIMITED"), "{refused:?}");
     }
 }
 
-/// The lines of a pipe, read as they come.
+/// The lines of a pipe, read in a thread.
 fn lines_of(reader: PipeReader) -> Receiver<String> {
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(reader).lines().map_while(Result::ok) {
-            // Nobody waits for it any more.
+            // The receiver is gone.
             if sender.send(line).is_err() {
                 break;
             }
@@ -194,7 +185,7 @@ fn lines_of(reader: PipeReader) -> Receiver<String> {
     lines
 }
 
-/// Reads until a line has this in it.
+/// Reads until a line contains this; returns the line.
 #[track_caller]
 fn read_until(lines: &Receiver<String>, part: &str) -> String {
     loop {
@@ -207,43 +198,43 @@ fn read_until(lines: &Receiver<String>, part: &str) -> String {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_nobody_up_and_goes_on_when_it_is_read() {
+fn a_blocked_log_output_delays_no_request_and_resumes_when_it_is_read() {
     let mut folder = Folder::new();
-    let (server, reader, mut http, path) = piped(&mut folder);
-    // More than the pipe and the queue before it hold.
-    be_refused(&mut http, &path, 4_500);
+    let (server, reader, mut http, path) = start_with_piped_log(&mut folder);
+    // More lines than the pipe and the queue of the log hold.
+    send_refused(&mut http, &path, 4_500);
     let dropped = "bursar_log_lines_dropped_total ";
     let count = |line: String| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
-    assert!(count(scraped(&server, dropped)).is_some_and(|count| count > 0));
+    assert!(count(scrape(&server, dropped)).is_some_and(|count| count > 0));
     let mut anyone = Http::new(server.address(), &[]);
     for health in ["/health/live", "/health/ready"] {
         assert_eq!(anyone.get(health).expect("an answer").status, 200, "{health}");
     }
     let integration_id = path.rsplit('/').next().expect("an id");
-    let asked = json!({ "integration_id": integration_id });
-    let checked = http.post("/api/v1/enforcement/check", &asked).expect("an answer");
+    let check = json!({ "integration_id": integration_id });
+    let checked = http.post("/api/v1/enforcement/check", &check).expect("an answer");
     assert_eq!(checked.status, 200, "{checked:?}");
 
     let lines = lines_of(reader);
     assert!(read_until(&lines, "abuse_protection_triggered").contains("WARN"));
-    let told = read_until(&lines, "lines of the log were dropped");
-    assert!(told.contains("ERROR"), "{told}");
-    // From now on nothing is lost.
-    let before = count(scraped(&server, dropped));
+    let line = read_until(&lines, "lines of the log were dropped");
+    assert!(line.contains("ERROR"), "{line}");
+    // Afterwards no line is dropped.
+    let before = count(scrape(&server, dropped));
     let named = [("X-Request-ID", "after-the-flood"), ("X-AOS-Key", "nobodys")];
     let refused = Http::new(server.address(), &named).get(&path).expect("an answer");
     assert_eq!(refused.status, 401);
     read_until(&lines, "after-the-flood");
-    assert_eq!(count(scraped(&server, dropped)), before);
+    assert_eq!(count(scrape(&server, dropped)), before);
     server.stop();
     read_until(&lines, "stopped");
 }
 
 #[test]
-fn a_server_whose_log_nobody_reads_ends_when_it_is_asked_to() {
+fn a_server_with_a_blocked_log_output_terminates() {
     let mut folder = Folder::new();
-    let (server, reader, mut http, path) = piped(&mut folder);
-    be_refused(&mut http, &path, 500);
+    let (server, reader, mut http, path) = start_with_piped_log(&mut folder);
+    send_refused(&mut http, &path, 500);
     server.stop();
     drop(reader);
 }

@@ -1,5 +1,5 @@
-//! Loud clients: they ask again at once for whatever was refused, so that what is acknowledged has
-//! the same mix whether the server is overloaded or not.
+//! Load clients. They repeat refused requests at once, so that the acknowledged requests have the same
+//! mix with and without overload.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -13,68 +13,68 @@ use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::line::{Answer, Line};
+use crate::connection::{Connection, Response};
 use crate::overload::plan::{Mix, Plan, Step};
 
-/// Addresses that connections come from, so that no cap for one address is met.
+/// Source addresses, so that the limit for one address does not apply.
 const ADDRESSES: usize = 8;
-/// The generator shares the machine with the server, which goes first.
+/// The server has priority on the machine over the load generator.
 pub(crate) const NICENESS: i32 = 5;
-/// Odd answers of a client that are kept to be shown.
-const ODD_MAX: usize = 3;
-/// In how long all clients must have a connection.
+/// Unexpected responses of a client that are kept.
+const UNEXPECTED_MAX: usize = 3;
+/// The timeout of connecting all clients.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Where the load goes to: each client speaks for one of the tenants.
+/// The server and the tenants of the load; each client belongs to one of them.
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) tenants: Vec<Tenant>,
 }
 
-/// How much clients ask for.
+/// The rate of requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
-    /// The next thing when the last one is answered.
+    /// The next request after the last response.
     Closed,
-    /// So many records and reservations a second, of all clients together, whatever is answered.
+    /// This many records and reservations a second, of all clients together, independent of responses.
     Open(f64),
 }
 
-/// Clients of one kind; their numbers are in their call ids.
+/// Clients with the same mix and pace. Their numbers are in their call ids.
 pub(crate) struct Crowd {
     pub(crate) mix: Mix,
     pub(crate) numbers: Range<usize>,
     pub(crate) pace: Pace,
 }
 
-/// A client, and what it was told.
-pub(crate) struct Loud {
+/// A client with its progress and counts.
+pub(crate) struct LoadClient {
     pub(crate) number: usize,
     pub(crate) mix: Mix,
     pub(crate) tenant: usize,
     pub(crate) plan: Plan,
-    /// Whether the step that is next may have been made.
+    /// Whether the current step may be stored although it was not acknowledged.
     pub(crate) in_doubt: bool,
     pub(crate) tally: Tally,
     request: Vec<u8>,
 }
 
-/// What came of requests.
+/// Counts of requests.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Records and reservations in requests that were sent, acknowledged and refused.
+    /// Records and reservations that were sent, acknowledged and refused.
     pub(crate) sent: u64,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
-    /// Requests that were answered.
+    /// Responses.
     pub(crate) answers: u64,
     pub(crate) settlements: Kind,
     pub(crate) admissions: Kind,
-    /// Answers that no client should see.
-    pub(crate) odd: Vec<String>,
+    /// Responses that no client should get.
+    pub(crate) unexpected: Vec<String>,
 }
 
-/// What came of one kind of requests.
+/// Counts and latencies of one kind of request.
 #[derive(Debug, Default)]
 pub(crate) struct Kind {
     pub(crate) answers: u64,
@@ -97,24 +97,24 @@ impl Kind {
         self.took.extend_from_slice(&other.took);
     }
 
-    /// The part that was not refused.
+    /// The fraction of responses that are no refusals.
     pub(crate) fn success(&self) -> f64 {
         (self.answers - self.refused) as f64 / self.answers.max(1) as f64
     }
 }
 
 impl Tally {
-    /// Of all clients together.
-    pub(crate) fn of(clients: &[Loud]) -> Self {
+    /// The sum over clients.
+    pub(crate) fn of(clients: &[LoadClient]) -> Self {
         let mut sum = Self::default();
-        for Loud { tally, .. } in clients {
+        for LoadClient { tally, .. } in clients {
             sum.sent += tally.sent;
             sum.acknowledged += tally.acknowledged;
             sum.refused += tally.refused;
             sum.answers += tally.answers;
             sum.settlements.merge(&tally.settlements);
             sum.admissions.merge(&tally.admissions);
-            sum.odd.extend_from_slice(&tally.odd);
+            sum.unexpected.extend_from_slice(&tally.unexpected);
         }
         sum.settlements.took.sort_unstable();
         sum.admissions.took.sort_unstable();
@@ -122,18 +122,18 @@ impl Tally {
     }
 }
 
-/// Lets clients of these numbers loose for a time, all on one thread, and answers what they saw.
-pub(crate) fn load(target: &Arc<Target>, crowd: Crowd, time: Duration) -> Vec<Loud> {
+/// Runs clients for a time, all on one thread.
+pub(crate) fn run_load(target: &Arc<Target>, crowd: Crowd, time: Duration) -> Vec<LoadClient> {
     let target = Arc::clone(target);
     let thread = std::thread::spawn(move || {
         setpriority_process(None, NICENESS).expect("a lower priority");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(let_loose(&target, crowd, time))
+        runtime.expect("a runtime").block_on(run_clients(&target, crowd, time))
     });
-    thread.join().expect("no loud client fails for itself")
+    thread.join().expect("no client panicked")
 }
 
-async fn let_loose(target: &Arc<Target>, crowd: Crowd, time: Duration) -> Vec<Loud> {
+async fn run_clients(target: &Arc<Target>, crowd: Crowd, time: Duration) -> Vec<LoadClient> {
     let Crowd { mix, numbers, pace } = crowd;
     let every_item = match pace {
         Pace::Closed => None,
@@ -141,36 +141,36 @@ async fn let_loose(target: &Arc<Target>, crowd: Crowd, time: Duration) -> Vec<Lo
             Some(Duration::from_secs_f64(numbers.len() as f64 / items_a_second))
         }
     };
-    let (says_begin, begin) = watch::channel(None);
+    let (start, started) = watch::channel(None);
     let connected = Arc::new(Barrier::new(numbers.len() + 1));
-    let (says_end, end) = watch::channel(false);
+    let (stop, end) = watch::channel(false);
     let mut clients = JoinSet::new();
     for number in numbers {
-        let (target, mut begin, mut end) = (Arc::clone(target), begin.clone(), end.clone());
-        let mut client = Loud::new(mix, number, target.tenants.len());
+        let (target, mut started, mut end) = (Arc::clone(target), started.clone(), end.clone());
+        let mut client = LoadClient::new(mix, number, target.tenants.len());
         let connected = Arc::clone(&connected);
         clients.spawn(async move {
-            let mut line = client.connect(target.address).await;
+            let mut connection = client.connect(target.address).await;
             connected.wait().await;
-            let _ = begin.wait_for(Option::is_some).await;
-            let began = begin.borrow().unwrap_or_else(Instant::now);
+            let _ = started.wait_for(Option::is_some).await;
+            let began = started.borrow().unwrap_or_else(Instant::now);
             tokio::select! {
                 _ = end.wait_for(|ended| *ended) => {}
-                () = client.shout(&target, &mut line, began, every_item) => {}
+                () = client.send_requests(&target, &mut connection, began, every_item) => {}
             }
             client
         });
     }
-    drop(begin);
-    // Connections are made before the clock runs.
-    timeout(CONNECTED_WITHIN, connected.wait()).await.expect("a server that takes connections");
-    says_begin.send_replace(Some(Instant::now()));
+    drop(started);
+    // All clients connect before the time starts.
+    timeout(CONNECTED_WITHIN, connected.wait()).await.expect("a server that accepts connections");
+    start.send_replace(Some(Instant::now()));
     tokio::time::sleep(time).await;
-    says_end.send_replace(true);
+    stop.send_replace(true);
     clients.join_all().await
 }
 
-impl Loud {
+impl LoadClient {
     fn new(mix: Mix, number: usize, tenants: usize) -> Self {
         Self {
             number,
@@ -183,27 +183,27 @@ impl Loud {
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> Line {
+    async fn connect(&self, address: SocketAddr) -> Connection {
         let from = Ipv4Addr::new(127, 0, 0, 2 + (self.number % ADDRESSES) as u8);
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind((from, 0).into()).expect("an address of this machine");
         let stream = socket.connect(address).await.expect("a server that accepts");
         stream.set_nodelay(true).expect("set");
-        Line::new(stream)
+        Connection::new(stream)
     }
 
-    /// One request after another, at its time or as soon as the one before is answered.
-    async fn shout(
+    /// Sends requests, each at its time or after the previous response.
+    async fn send_requests(
         &mut self,
         target: &Target,
-        line: &mut Line,
+        connection: &mut Connection,
         began: Instant,
         every_item: Option<Duration>,
     ) {
         let mut due = began;
         loop {
             tokio::time::sleep_until(due.into()).await;
-            let step = self.plan.step_now();
+            let step = self.plan.current_step();
             if let Some(every_item) = every_item {
                 due += every_item * step.items() as u32;
             }
@@ -212,27 +212,27 @@ impl Loud {
                 let integration = tenant.integrations.first().expect("one");
                 self.request = self.plan.request(&tenant.bearer, integration);
             }
-            let asked = Instant::now();
+            let sent_at = Instant::now();
             self.in_doubt = true;
-            let sent = line.send(&self.request).await;
+            let sent = connection.send(&self.request).await;
             self.tally.sent += if sent.is_ok() { step.items() } else { 0 };
-            match line.answer().await {
-                Ok(answer) => self.hear(step, &answer, asked.elapsed()),
+            match connection.response().await {
+                Ok(answer) => self.count(step, &answer, sent_at.elapsed()),
                 Err(error) => {
-                    self.find_odd(format!("no answer to {step:?}: {error} ({sent:?})"));
-                    *line = self.connect(target.address).await;
+                    self.add_unexpected(format!("no response to {step:?}: {error} ({sent:?})"));
+                    *connection = self.connect(target.address).await;
                 }
             }
         }
     }
 
-    fn hear(&mut self, step: Step, answer: &Answer, took: Duration) {
+    fn count(&mut self, step: Step, answer: &Response, took: Duration) {
         self.tally.answers += 1;
         let is_refused = match answer.status {
-            200 | 201 if answer.says(&acknowledgement(step)) => false,
-            503 if answer.is_refusal() => true,
+            200 | 201 if answer.contains(&acknowledgement(step)) => false,
+            503 if answer.is_overloaded() => true,
             _ => {
-                self.find_odd(format!("{step:?} was answered {answer:?}"));
+                self.add_unexpected(format!("{step:?} got {answer:?}"));
                 return;
             }
         };
@@ -251,14 +251,14 @@ impl Loud {
         self.request.clear();
     }
 
-    fn find_odd(&mut self, what: String) {
-        if self.tally.odd.len() < ODD_MAX {
-            self.tally.odd.push(what);
+    fn add_unexpected(&mut self, what: String) {
+        if self.tally.unexpected.len() < UNEXPECTED_MAX {
+            self.tally.unexpected.push(what);
         }
     }
 }
 
-/// How the answer to a step begins to say that it is done.
+/// The text in the response that acknowledges a step.
 fn acknowledgement(step: Step) -> String {
     match step {
         Step::Batch { calls, .. } => {

@@ -1,8 +1,8 @@
-//! The server under test and its clients.
+//! Percentiles.
 
 use std::time::Duration;
 
-/// The value below which so many percent of some are.
+/// The value at a percentile; zero if there is none.
 pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(at).copied().unwrap_or_default()
