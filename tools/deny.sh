@@ -1,14 +1,14 @@
 #!/bin/sh
-# Checks what we depend on against deny.toml: licences, bans and sources always; known vulnerabilities when the
-# database of them can be had.
-# BURSAR_ADVISORY_DB=<folder>: a clone of https://github.com/RustSec/advisory-db; otherwise it is fetched.
-# BURSAR_ADVISORIES=required: fail when there is no database; otherwise one line says so.
+# Checks the dependencies against deny.toml: licences, bans and sources always; known vulnerabilities if the
+# advisory database is available.
+# BURSAR_ADVISORY_DB=<folder>: a clone of https://github.com/RustSec/advisory-db; by default it is fetched.
+# BURSAR_ADVISORIES=required: fail without the database; by default only a warning is printed.
 set -eu
 
 version=0.20.2
 cd "$(dirname "$0")/.."
 tools=$PWD/target/tools/cargo-deny-$version
-# The folder is named after the database's address by cargo-deny.
+# cargo-deny names the folder after the database's URL.
 databases=target/tools/advisory-dbs
 database=$databases/advisory-db-3157b0e258782691
 
@@ -17,7 +17,7 @@ fail() {
     exit 1
 }
 
-# The tool itself: what is installed, when it is this version; else ours, built once. It is built for a quick build.
+# Uses the installed cargo-deny of this version, or builds it once, with settings for a fast build.
 if [ "$(cargo-deny --version 2>/dev/null)" = "cargo-deny $version" ]; then
     deny=cargo-deny
 else
@@ -33,15 +33,14 @@ fi
 
 "$deny" --locked check --hide-inclusion-graph bans licenses sources
 
-# Known vulnerabilities.
 mkdir -p "$databases"
 unchecked() {
     [ "${BURSAR_ADVISORIES:-}" != required ] || fail "FAILED: $1, and BURSAR_ADVISORIES=required"
-    echo "WARNING: known vulnerabilities were NOT CHECKED: $1 (name a clone of it in BURSAR_ADVISORY_DB)" >&2
+    echo "WARNING: known vulnerabilities were NOT CHECKED: $1 (set BURSAR_ADVISORY_DB to a clone of the advisory database)" >&2
     exit 0
 }
 if [ -n "${BURSAR_ADVISORY_DB:-}" ]; then
-    [ -d "$BURSAR_ADVISORY_DB/crates" ] || fail "BURSAR_ADVISORY_DB names no clone of the advisory database"
+    [ -d "$BURSAR_ADVISORY_DB/crates" ] || fail "BURSAR_ADVISORY_DB is not a clone of the advisory database"
     clone=$(cd "$BURSAR_ADVISORY_DB" && pwd)
     [ ! -e "$database" ] || [ -L "$database" ] || rm -rf "$database"
     ln -sfn "$clone" "$database"
@@ -50,5 +49,5 @@ else
     GIT_TERMINAL_PROMPT=0 timeout 120 "$deny" --locked fetch db 2>"$databases/fetch.log" ||
         [ -d "$database/crates" ] || unchecked "the advisory database could not be fetched"
 fi
-# What was fetched is not fetched again; a database that is older than 90 days is refused.
+# Offline, because the database was just fetched. One older than 90 days is refused.
 "$deny" --locked --offline check --hide-inclusion-graph advisories

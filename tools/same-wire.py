@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Says whether two OpenAPI documents describe the same wire.
+"""Tells whether two OpenAPI documents describe the same interface.
 
     tools/same-wire.py OLD.json NEW.json
     git show v0.1.0:openapi.json | tools/same-wire.py - openapi.json
 
-Compares paths, methods, parameters, bodies, answers, security and every schema behind them. The
-names of components, the order of keys and texts for readers (titles, descriptions, examples, tags)
-do not count. Prints each difference with its place and ends with 1 when there is one.
+Compares paths, methods, parameters, bodies, responses, security and all their schemas. Ignores the
+names of components, the order of keys, and texts for readers (titles, descriptions, examples, tags).
+Prints each difference with its place, and exits with 1 if there are any.
 """
 
 import json
 import sys
 
-# Texts for readers; the wire is the same without them.
+# Texts for readers, which are ignored.
 WORDS = {"description", "summary", "example", "examples", "title", "tags", "externalDocs"}
-# Lists whose order means nothing.
+# Lists whose order is ignored.
 SETS = {"required", "enum", "security", "type"}
 
 
@@ -24,7 +24,7 @@ def read(name):
 
 
 def resolved(node, document, inside=(), key=None):
-    """The node with every reference replaced by what it names; a schema within itself by a mark."""
+    """The node with each reference replaced by its target, and a recursive one by its depth."""
     if isinstance(node, list):
         items = [resolved(item, document, inside) for item in node]
         return sorted(items, key=lambda item: json.dumps(item, sort_keys=True)) if key in SETS else items
@@ -33,12 +33,12 @@ def resolved(node, document, inside=(), key=None):
     reference = node.get("$ref")
     if isinstance(reference, str):
         if reference in inside:
-            return {"within itself": inside[::-1].index(reference)}
+            return {"recursive": inside[::-1].index(reference)}
         target = document
         for part in reference.removeprefix("#/").split("/"):
             target = target[part.replace("~1", "/").replace("~0", "~")]
         return resolved(target, document, (*inside, reference))
-    # Properties are named by clients: a field that is called `title` is no text for readers.
+    # The keys of these are names, so a property `title` is not a text for readers.
     named = key in ("properties", "responses", "paths", "headers", "content")
     kept = {name: value for name, value in node.items() if named or name not in WORDS}
     found = {name: resolved(value, document, inside, name) for name, value in kept.items()}
@@ -52,7 +52,7 @@ def by_name(parameters):
 
 
 def wire(document):
-    """Each operation by its method and path."""
+    """The operations by method and path, and the security schemes."""
     methods = {"get", "put", "post", "delete", "patch", "head", "options", "trace"}
     operations = {}
     for path, item in document["paths"].items():
@@ -71,9 +71,9 @@ def differences(old, new, place):
         for name in sorted(old.keys() | new.keys()):
             at = f"{place} > {name}" if place else name
             if name not in new:
-                yield f"{at}: gone, was {shown(old[name])}"
+                yield f"{at}: removed, was {shown(old[name])}"
             elif name not in old:
-                yield f"{at}: new, is {shown(new[name])}"
+                yield f"{at}: added, is {shown(new[name])}"
             else:
                 yield from differences(old[name], new[name], at)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
@@ -94,7 +94,7 @@ def main(arguments):
     found = list(differences(wire(read(arguments[0])), wire(read(arguments[1])), ""))
     for difference in found:
         print(difference)
-    print(f"{len(found)} differences" if found else "the same wire")
+    print(f"{len(found)} differences" if found else "no differences")
     return 1 if found else 0
 
 

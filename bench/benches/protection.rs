@@ -1,4 +1,4 @@
-//! What protection adds to a request, with far more tenants than caches hold.
+//! The time that protection adds to a request, with far more tenants than caches hold.
 
 #![expect(clippy::unwrap_used, reason = "a measurement names what it made")]
 
@@ -13,9 +13,9 @@ use criterion::Criterion;
 
 const TENANTS: u64 = 100_000;
 const ROUTES: u64 = 5;
-/// The bound of one decision.
-const MOST: Duration = Duration::from_micros(2);
-/// What is measured against the bound.
+/// The limit of one decision.
+const DECISION_MAX: Duration = Duration::from_micros(2);
+/// The decisions that are measured against the limit.
 const DECISIONS: u32 = 2_000_000;
 
 /// The requests of all tenants to all routes in an order without a pattern, a microsecond apart.
@@ -27,7 +27,7 @@ impl Requests {
         let mut chance = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         chance ^= chance >> 29;
         let tenant_id = TenantId::from_number((chance % TENANTS) as i64 + 1).unwrap();
-        // Every third request comes with the key of an integration.
+        // Every third request has the key of an integration.
         let integration_id =
             self.0.is_multiple_of(3).then(|| IntegrationId::from_number(1).unwrap());
         ProtectedRequest {
@@ -54,7 +54,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let everything = Capacity { tenants: 131_072, owners: 262_144, routes: 1_048_576 };
     let crowded = Capacity { tenants: 16_384, owners: 16_384, routes: 65_536 };
-    for (name, capacity) in [("all are remembered", everything), ("most are forgotten", crowded)] {
+    for (name, capacity) in [("all windows fit", everything), ("most windows are evicted", crowded)] {
         let (mut rule, mut requests) = warm(capacity);
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| rule.decide(black_box(&requests.next())));
@@ -65,7 +65,7 @@ fn main() {
         }
         let each = began.elapsed() / DECISIONS;
         println!("{name}: {each:?} a decision");
-        assert!(each < MOST, "{name}: {each:?} is more than {MOST:?}");
+        assert!(each < DECISION_MAX, "{name}: {each:?} is more than {DECISION_MAX:?}");
     }
     criterion.final_summary();
 }

@@ -70,7 +70,7 @@ pub(crate) async fn run(
 }
 
 /// The response to one request, with its head.
-pub(crate) async fn ask(address: &str, make: &Make<'_>) -> Result<String, Failure> {
+pub(crate) async fn send(address: &str, make: &Make<'_>) -> Result<String, Failure> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&make().0).await?;
     let mut buffer = Vec::new();

@@ -19,9 +19,9 @@ use crate::{Arguments, Failure, store};
 const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";
 /// Settings that every operator changes first.
 const SETTINGS: [(&str, &str); 2] = [("shared_buffers", "512MB"), ("max_wal_size", "4GB")];
-/// The number of writers that write at the same time, each for its own tenant.
+/// The number of concurrent writers, each for its own tenant.
 const WRITERS: usize = 4;
-/// Records of one transaction of each of them.
+/// Records of one transaction of a writer.
 const WRITERS_GROUP: usize = 1_000;
 /// The number of integrations over which reservations are spread, so that they rarely contend.
 const MANY_INTEGRATIONS: usize = 1_000;
@@ -58,9 +58,9 @@ pub(crate) fn measure(
     for _ in 1..WRITERS {
         tenants.push(prepare(&deployment, INTEGRATIONS)?);
     }
-    let rate = together(writers, &tenants, duration)?;
+    let rate = measure_writers(writers, &tenants, duration)?;
     let name = format!("{WRITERS} writers of a tenant each, groups of {WRITERS_GROUP}");
-    report.postgres_lanes(name, rate);
+    report.postgres_writers(name, rate);
     let setup = tenants.first().ok_or("no tenant")?;
     nodes(&deployment, setup, duration, runtime, report)
 }
@@ -97,8 +97,8 @@ fn open(deployment: &Deployment) -> Result<Vec<Box<dyn WriterConnection>>, Failu
     Ok(PostgresStore::open(database.url()?.expose(), &options)?.1)
 }
 
-/// Measures records per second of writers that write at the same time.
-fn together(
+/// Measures records per second of concurrent writers.
+fn measure_writers(
     writers: Vec<Box<dyn WriterConnection>>,
     tenants: &[Setup],
     duration: Duration,

@@ -13,7 +13,7 @@ use crate::setup::Setup;
 const EACH: Duration = Duration::from_secs(1);
 
 /// The name of each read, and its path after `/api/v1/telemetry/`.
-const QUESTIONS: &[(&str, &str)] = &[
+const READS: &[(&str, &str)] = &[
     ("history, first page", "usage-history"),
     ("history, offset 10,000", "usage-history?offset=10000"),
     ("history, 1,000 rows", "usage-history?limit=1000"),
@@ -45,13 +45,13 @@ const QUESTIONS: &[(&str, &str)] = &[
 /// Runs every read, and reports its latencies.
 pub(crate) async fn measure(address: &str, setup: &Setup) -> Result<Vec<(String, Run)>, Failure> {
     let mut runs = Vec::new();
-    for (name, path) in QUESTIONS {
+    for (name, path) in READS {
         let path = filled(path, setup)?;
         runs.push(((*name).to_owned(), client::run(&[address], 1, EACH, &setup.get(&path)).await?));
     }
     // A page in the middle of the history, by its cursor.
     let half = filled("usage-history?end={15 days}", setup)?;
-    let page = client::ask(address, &setup.get(&half)).await?;
+    let page = client::send(address, &setup.get(&half)).await?;
     let (_, rest) = page.split_once("\"next_cursor\":\"").ok_or("a page without a cursor")?;
     let (cursor, _) = rest.split_once('"').ok_or("a cursor without an end")?;
     let deep = setup.get(&format!("usage-history?cursor={cursor}"));

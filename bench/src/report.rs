@@ -23,7 +23,7 @@ struct Postgres {
 }
 
 /// The targets of the measurements, as parts of E or S.
-const BARS: &[(&str, f64, Base)] = &[
+const TARGETS: &[(&str, f64, Base)] = &[
     ("single ingest, 64 connections", 0.25, Base::Requests),
     ("batches of 100, 16 connections", 0.8, Base::Records),
     ("check, 64 connections", 0.6, Base::Requests),
@@ -32,7 +32,7 @@ const BARS: &[(&str, f64, Base)] = &[
 /// The result of E without authentication and protection.
 pub(crate) const OPEN: &str = "E without authentication and protection, 64 connections";
 /// The target for batches through a node on PostgreSQL, as a part of P.
-const POSTGRES_BAR: f64 = 0.6;
+const POSTGRES_TARGET: f64 = 0.6;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Base {
@@ -71,11 +71,11 @@ impl Report {
     /// Records a second of the bare store on PostgreSQL, in groups on one writer: P.
     pub(crate) fn postgres_store(&mut self, group: usize, rate: f64) {
         self.postgres.base = self.postgres.base.max(rate);
-        self.postgres_lanes(format!("groups of {group}"), rate);
+        self.postgres_writers(format!("groups of {group}"), rate);
     }
 
-    /// The same on several writers at once.
-    pub(crate) fn postgres_lanes(&mut self, name: String, rate: f64) {
+    /// Records a second of the bare store on PostgreSQL, on several concurrent writers.
+    pub(crate) fn postgres_writers(&mut self, name: String, rate: f64) {
         eprintln!("P: {name}: {rate:.0} records/s");
         self.postgres.stores.push((name, rate));
     }
@@ -94,7 +94,7 @@ impl Report {
             println!("| S: bare store, groups of {group} | {rate:.0} | | | | |");
         }
         for (name, run) in &self.runs {
-            let bar = BARS.iter().find(|(bar, _, _)| bar == name);
+            let bar = TARGETS.iter().find(|(bar, _, _)| bar == name);
             let by_record = run.records > run.requests;
             let rate = if by_record { run.record_rate() } else { run.rate() };
             let ratio =
@@ -144,7 +144,7 @@ impl Report {
             let (p50, p99) = (run.quantile_ms(0.5), run.quantile_ms(0.99));
             let (rate, ratio, bar) = if run.records > run.requests {
                 let rate = run.record_rate();
-                (rate, format!("{:.2} P", rate / base), format!("{POSTGRES_BAR} P"))
+                (rate, format!("{:.2} P", rate / base), format!("{POSTGRES_TARGET} P"))
             } else if e.is_nan() {
                 (run.rate(), String::new(), String::new())
             } else {

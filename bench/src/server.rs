@@ -28,7 +28,7 @@ use crate::setup::Deployment;
 /// The file to which the server writes its address.
 const ADDRESS: &str = "bench-address";
 
-/// Who may send usage records.
+/// The access of the ingest routes.
 const INGEST: Access =
     Access::Tenant { scope: Some("telemetry:write"), integration_key: true, role: Role::Admin };
 
@@ -43,7 +43,7 @@ async fn null(caller: Authorized, body: Text<SMALL>) -> Result<Answer<Null>, Api
     read(body, caller.only).await
 }
 
-/// The same without authentication.
+/// Parses a record without authentication.
 async fn open(body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
     read(body, None).await
 }
