@@ -54,7 +54,8 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let everything = Capacity { tenants: 131_072, owners: 262_144, routes: 1_048_576 };
     let crowded = Capacity { tenants: 16_384, owners: 16_384, routes: 65_536 };
-    for (name, capacity) in [("all windows fit", everything), ("most windows are evicted", crowded)] {
+    for (name, capacity) in [("all windows fit", everything), ("most windows are evicted", crowded)]
+    {
         let (mut rule, mut requests) = warm(capacity);
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| rule.decide(black_box(&requests.next())));

@@ -43,7 +43,6 @@ mod oidc;
 mod packaging;
 mod panics;
 mod protection;
-mod protection_rule;
 mod raw_keys;
 mod records;
 mod reservations;

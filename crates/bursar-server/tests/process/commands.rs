@@ -3,15 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
+mod audit;
+mod exports;
+mod foreign_text;
+mod private_files;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-
-mod foreign_text;
-mod private_files;
 
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
 /// The timeout of a start, which takes a fraction of a second.
@@ -470,140 +472,4 @@ fn completion_scripts_are_valid() {
     let read = bash.args(["-n", "bursar.bash"]).current_dir(world.folder.path()).output().unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
     world.check_failed(&["completions", "cmd"], 2, &["invalid value 'cmd'"]);
-}
-
-/// Imports three calls and exports them.
-#[track_caller]
-fn check_export(world: &World) {
-    world.run(&["tenant", "create", "acme"]);
-    let create =
-        ["integration", "create", "main", "--tenant=acme", "--provider=openai", "--enable"];
-    let made = world.json(&create);
-    let csv = "call_id,provider,model,tokens_in,tokens_out,cost_cents,occurred_at\n\
-               a,openai,gpt-4o,1,2,0.5,2026-01-01T00:00:00Z\n\
-               b,openai,o3,1,2,0.5,2026-01-02T00:00:00Z\n\
-               c,openai,gpt-4o,1,2,0.5,2026-01-03T00:00:00Z\n";
-    std::fs::write(world.folder.path().join("calls.csv"), csv).unwrap();
-    let integration = format!("--integration={}", text(&made, "id"));
-    world.run(&["usage", "import", "calls.csv", "--tenant=acme", &integration]);
-
-    let export = ["usage", "export", "--tenant=acme"];
-    let with = |more: &[&'static str]| [&export[..], more].concat();
-    let whole = world.run(&export);
-    assert!(whole.starts_with("id,kind,integration_id,call_id,"), "{whole}");
-    assert_eq!(whole.lines().count(), 4);
-    let lines = world.run(&with(&["--format=ndjson", "--model=gpt-4o", "--integration=main"]));
-    let calls: Vec<String> =
-        lines.lines().map(|line| text(&serde_json::from_str(line).unwrap(), "call_id")).collect();
-    assert_eq!(calls, ["c", "a"]);
-    assert_eq!(world.run(&with(&["--end=2026-01-01"])).lines().count(), 2);
-    assert_eq!(world.run(&with(&["--errors-only"])).lines().count(), 1);
-
-    assert_eq!(world.run(&with(&["--output=all.csv"])), "");
-    let read = || std::fs::read_to_string(world.folder.path().join("all.csv")).unwrap();
-    assert_eq!(read(), whole);
-    world.check_failed(&with(&["--output=all.csv"]), 1, &["all.csv exists", "--force"]);
-    world.run(&with(&["--output=all.csv", "--force", "--model=o3"]));
-    assert_eq!(read().lines().count(), 2);
-    world.check_failed(&with(&["--start=soon"]), 1, &["start must be an instant"]);
-    world.check_failed(&with(&["--output=none/all.csv"]), 1, &["cannot write none/all.csv"]);
-    world.check_failed(&["usage", "export"], 1, &["say whose: --tenant"]);
-    world.check_failed(&["usage", "export", "--tenant=x"], 1, &["there is no tenant"]);
-    let left = names(world.folder.path());
-    assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
-}
-
-#[test]
-fn usage_is_exported_through_a_server() {
-    check_export(&World::with_server());
-}
-
-#[test]
-fn usage_is_exported_without_a_server() {
-    check_export(&World::without_server());
-}
-
-/// Verifies and exports the audit logs of two tenants, whose changes came from this address.
-#[track_caller]
-fn check_audit(world: &World, address: Option<&str>) {
-    let tenant = text(&world.json(&["tenant", "create", "acme"]), "id");
-    world.run(&["tenant", "create", "other"]);
-    world.run(&["key", "create", "--tenant=acme", "--name=k", "--scope=*"]);
-    assert_eq!(world.run(&["audit", "verify"]), "4 rows of 2 tenants: 0 differences\n");
-    let only = world.run(&["audit", "verify", "--tenant", &tenant]);
-    assert_eq!(only, "3 rows of 1 tenants: 0 differences\n");
-
-    let lines = world.run(&["audit", "export", "--tenant=acme"]);
-    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let actions: Vec<String> = rows.iter().map(|row| text(row, "action")).collect();
-    assert_eq!(actions, ["tenant.create", "tenant.onboarding", "api_key.create"]);
-    for row in &rows {
-        assert_eq!(row.get("address").unwrap().as_str(), address, "{row}");
-    }
-    world.run(&["audit", "export", "--tenant=acme", "--output=log.ndjson"]);
-    world.check_failed(
-        &["audit", "export", "--tenant=acme", "--output=log.ndjson"],
-        1,
-        &["log.ndjson exists", "--force"],
-    );
-    let file = world.folder.path().join("log.ndjson");
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
-    let said = world.run(&["audit", "verify", "--file=log.ndjson"]);
-    let hash = text(rows.last().unwrap(), "hash");
-    assert_eq!(
-        said,
-        format!("3 rows of 1 tenants: 0 differences\nthe chain ends with row 3, hash {hash}\n")
-    );
-
-    std::fs::write(&file, lines.replace("\"name\":\"k\"", "\"name\":\"l\"")).unwrap();
-    let output = world.command(&["audit", "verify", "--file=log.ndjson"]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("is not as it was written") && said.contains("1 differences"), "{said}");
-    check_unchained(world, &lines);
-    std::fs::write(&file, "id,action\n").unwrap();
-    world.check_failed(&["audit", "verify", "--file=log.ndjson"], 1, &["is no export of an audit"]);
-    world.check_failed(&["audit", "verify", "--tenant=acme"], 1, &["--tenant must be a UUID"]);
-}
-
-/// Verifies an export whose last row is not chained.
-#[track_caller]
-fn check_unchained(world: &World, lines: &str) {
-    let (before, last) = lines.trim_end().rsplit_once('\n').unwrap();
-    let mut row: Value = serde_json::from_str(last).unwrap();
-    for field in ["sequence", "prev_hash", "hash"] {
-        *row.get_mut(field).unwrap() = Value::Null;
-    }
-    std::fs::write(world.folder.path().join("log.ndjson"), format!("{before}\n{row}\n")).unwrap();
-    let output = world.command(&["audit", "verify", "--file=log.ndjson"]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("line 3: it is in no chain"), "{said}");
-}
-
-#[test]
-fn the_audit_log_is_checked_and_exported_beside_a_server() {
-    check_audit(&World::with_server(), Some("127.0.0.1"));
-}
-
-#[test]
-fn the_audit_log_is_checked_and_exported_without_a_server() {
-    let world = World::without_server();
-    check_audit(&world, None);
-    // An edit of the file itself: a word is replaced by another of its length.
-    let database = world.data().join("bursar.db");
-    let mut bytes = std::fs::read(&database).unwrap();
-    let at = bytes.windows(7).position(|seven| seven == b"founder").unwrap();
-    bytes.splice(at..at + 7, *b"machine");
-    std::fs::write(&database, bytes).unwrap();
-    let output = world.command(&["audit", "verify"]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("is not as it was written"), "{said}");
-    assert!(said.contains("4 rows of 2 tenants: 1 differences"), "{said}");
-    std::fs::write(world.data().join("secret-key"), "another secret key of 32 bytes or more")
-        .unwrap();
-    world.check_failed(&["audit", "verify"], 1, &["belongs to another secret key"]);
-    std::fs::remove_file(world.data().join("secret-key")).unwrap();
-    world.check_failed(&["audit", "verify"], 1, &["there is no data/secret-key"]);
 }
