@@ -48,7 +48,7 @@ impl Drop for InFlight {
         let now = Instant::now();
         match self.answer {
             Some(answer) => self.progress.end_answer(answer, now),
-            None => self.progress.take_back(),
+            None => self.progress.cancel_request(),
         }
         self.progress.end_request(now);
     }
@@ -170,11 +170,11 @@ mod tests {
         assert!(
             progress
                 .due()
-                .is_some_and(|(_, cut)| cut == super::super::progress::CutReason::SlowReader)
+                .is_some_and(|(_, cut)| cut == crate::http::progress::CutReason::SlowReader)
         );
         drop(body);
         assert!(
-            progress.due().is_some_and(|(_, cut)| cut == super::super::progress::CutReason::Idle)
+            progress.due().is_some_and(|(_, cut)| cut == crate::http::progress::CutReason::Idle)
         );
     }
 }

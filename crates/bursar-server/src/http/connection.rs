@@ -160,7 +160,7 @@ where
         let _ = drain.wait_for(|asked| *asked).await;
         drain
     });
-    let mut crowded = pin!(slot.evicted());
+    let mut eviction = pin!(slot.evicted());
     let mut evicted = false;
     // Held until the connection ends, so that shutdown waits for it.
     let mut held = None;
@@ -173,7 +173,7 @@ where
             held = Some(drain);
             ask_to_end(connection.as_mut(), progress, &mut closing);
         }
-        if !evicted && crowded.as_mut().poll(cx).is_ready() {
+        if !evicted && eviction.as_mut().poll(cx).is_ready() {
             evicted = true;
             ask_to_end(connection.as_mut(), progress, &mut closing);
         }
@@ -188,10 +188,10 @@ where
                 if idleness == Idleness::Stalled {
                     progress.cut();
                 }
-                return Poll::Ready(Some(CutReason::Crowded));
+                return Poll::Ready(Some(CutReason::Evicted));
             }
             // An overflow connection serves one request only.
-            if !closing && slot.is_overflow() && progress.has_asked() {
+            if !closing && slot.is_overflow() && progress.had_request() {
                 ask_to_end(connection.as_mut(), progress, &mut closing);
                 continue;
             }
