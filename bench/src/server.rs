@@ -40,7 +40,7 @@ struct Null {
 }
 
 async fn null(caller: Authorized, body: Text<SMALL>) -> Result<Answer<Null>, ApiError> {
-    read(body, caller.only).await
+    read(body, caller.restricted_to).await
 }
 
 /// Parses a record without authentication.

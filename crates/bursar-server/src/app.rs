@@ -29,10 +29,10 @@ use crate::wire::body::BodyReader;
 
 /// The server without its sockets. Clones share the state.
 #[derive(Clone)]
-pub struct App(Arc<Parts>);
+pub struct App(Arc<Services>);
 
 /// The services of an [`App`].
-pub struct Parts {
+pub struct Services {
     pub store: Arc<dyn Store>,
     pub ledger: Ledger,
     /// The time of windows and pauses.
@@ -73,8 +73,8 @@ pub struct Parts {
 }
 
 impl App {
-    pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+    pub(crate) fn new(services: Services) -> Self {
+        Self(Arc::new(services))
     }
 
     /// All in-memory caches of this node.
@@ -94,9 +94,9 @@ impl App {
 }
 
 impl std::ops::Deref for App {
-    type Target = Parts;
+    type Target = Services;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &Services {
         &self.0
     }
 }

@@ -80,10 +80,10 @@ impl Authenticator {
     async fn prove(&self, presented: Presented<'_>) -> Result<Arc<Caller>, ApiError> {
         let Presented { kind, text } = presented;
         let hash = self.secret_key.hash(text);
-        let missed = match self.key_cache.get(kind, &hash) {
+        let miss = match self.key_cache.get(kind, &hash) {
             Ok(known) if known.is_expired(self.store.now()) => return Err(unauthenticated()),
             Ok(known) => return Ok(known),
-            Err(missed) => missed,
+            Err(miss) => miss,
         };
         let caller = match kind {
             CredentialKind::Bearer if self.is_operator(&hash) => Some(Caller::Operator),
@@ -100,7 +100,7 @@ impl Authenticator {
             // At most once a second: a cached key was recorded when it was read from the store.
             self.key_uses.note(tenant_id, key, self.store.now());
         }
-        self.key_cache.put(kind, hash, Arc::clone(&caller), missed);
+        self.key_cache.put(kind, hash, Arc::clone(&caller), miss);
         Ok(caller)
     }
 

@@ -27,12 +27,13 @@ use crate::wire::timestamps;
 
 /// The header that names the tenant.
 pub(crate) const TENANT_ID: HeaderName = HeaderName::from_static("x-tenant-id");
+
 /// A caller who may use the route on one tenant.
 #[derive(Clone, Debug)]
 pub struct Authorized {
     pub(crate) tenant_id: TenantId,
     /// The only integration the caller may act on, for an integration key.
-    pub only: Option<IntegrationId>,
+    pub restricted_to: Option<IntegrationId>,
     /// The actor in the audit log.
     pub(crate) actor: Actor,
     /// The scopes of an API key. `None` for callers that are not limited by scopes.
@@ -105,7 +106,7 @@ impl Authorized {
         integration_id: Option<IntegrationId>,
     ) -> Result<(), ApiError> {
         let Some(integration_id) = integration_id else { return Ok(()) };
-        let foreign = self.only.is_some_and(|only| only != integration_id);
+        let foreign = self.restricted_to.is_some_and(|own| own != integration_id);
         if foreign || !store.knows_integration(self.tenant_id, integration_id).await? {
             return Err(ApiError::of(ErrorCode::IntegrationNotFound));
         }
@@ -139,7 +140,7 @@ pub(crate) struct AnyCaller {
     /// The caller's tenant. For the operator it is the named one, if any.
     pub(crate) tenant: Option<CallerTenant>,
     /// The only integration the caller may act on, for an integration key.
-    pub only: Option<IntegrationId>,
+    pub restricted_to: Option<IntegrationId>,
     /// The scopes of a key.
     pub(crate) capabilities: Vec<&'static str>,
 }
@@ -269,8 +270,8 @@ pub(crate) async fn authorize(
     match access {
         Access::Operator | Access::AnyCaller => {
             let (actor_type, capabilities) = (caller.actor_type(), capabilities(&caller));
-            let only = caller.only();
-            Ok(Admitted::AnyCaller(AnyCaller { actor_type, tenant, only, capabilities }))
+            let restricted_to = caller.restricted_to();
+            Ok(Admitted::AnyCaller(AnyCaller { actor_type, tenant, restricted_to, capabilities }))
         }
         Access::Tenant { scope, integration_key, role } => {
             caller.check(scope, integration_key, role)?;
@@ -295,10 +296,10 @@ fn authorized_on_tenant(caller: &Caller, tenant: CallerTenant) -> Authorized {
         Caller::Machine { scopes, .. } => (Some(*scopes), ReferenceAuthor::Tenant),
         Caller::Integration { .. } | Caller::Person { .. } => (None, ReferenceAuthor::Tenant),
     };
-    let only = caller.only();
+    let restricted_to = caller.restricted_to();
     let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;
     let (actor, ends_at) = (caller.actor(), caller.key_ends_at());
-    Authorized { tenant_id, only, actor, scopes, ends_at, set_by, lifecycle, onboarding }
+    Authorized { tenant_id, restricted_to, actor, scopes, ends_at, set_by, lifecycle, onboarding }
 }
 
 /// The tenant that the caller acts on. `None` when the operator names none.

@@ -67,7 +67,7 @@ impl Caller {
     }
 
     /// The integration of an integration key.
-    pub(super) fn only(&self) -> Option<IntegrationId> {
+    pub(super) fn restricted_to(&self) -> Option<IntegrationId> {
         match self {
             Self::Integration { integration_id, .. } => Some(*integration_id),
             Self::Operator | Self::Machine { .. } | Self::Person { .. } => None,

@@ -39,7 +39,7 @@ struct CachedKeys {
 
 /// The state of the cache at a miss.
 #[derive(Clone, Copy)]
-pub(super) struct Missed {
+pub(super) struct CacheMiss {
     at: Instant,
     generation: u64,
 }
@@ -84,11 +84,11 @@ impl KeyCache {
         &self,
         kind: CredentialKind,
         hash: &SecretHash,
-    ) -> Result<Arc<Caller>, Missed> {
+    ) -> Result<Arc<Caller>, CacheMiss> {
         let cached = self.0.read();
         match cached.entries.get(&(kind, *hash)) {
             Some((since, caller)) if since.elapsed() < CACHE_LIFE => Ok(Arc::clone(caller)),
-            Some(_) | None => Err(Missed { at: Instant::now(), generation: cached.generation }),
+            Some(_) | None => Err(CacheMiss { at: Instant::now(), generation: cached.generation }),
         }
     }
 
@@ -100,16 +100,16 @@ impl KeyCache {
         kind: CredentialKind,
         hash: SecretHash,
         caller: Arc<Caller>,
-        missed: Missed,
+        miss: CacheMiss,
     ) {
         let mut cached = self.0.write();
-        if missed.at.elapsed() >= CACHE_LIFE || cached.is_stale(&caller, missed.generation) {
+        if miss.at.elapsed() >= CACHE_LIFE || cached.is_stale(&caller, miss.generation) {
             return;
         }
         let holder = caller.tenant().map(|tenant| tenant.tenant_id);
         let bytes = ENTRY_BYTES + caller.bytes();
         cached.entries.expire(|(since, _)| since.elapsed() >= CACHE_LIFE);
-        cached.entries.insert(holder, (kind, hash), (missed.at, caller), bytes);
+        cached.entries.insert(holder, (kind, hash), (miss.at, caller), bytes);
     }
 
     /// Invalidates all callers of a tenant, because a key, an integration or the tenant changed.
@@ -155,7 +155,7 @@ mod tests {
         Arc::new(Caller::Machine { tenant, key_id, scopes, expires_at: None })
     }
 
-    fn missed(cache: &KeyCache, hash: u8) -> Missed {
+    fn miss(cache: &KeyCache, hash: u8) -> CacheMiss {
         cache.get(CredentialKind::ApiKey, &[hash; 32]).unwrap_err()
     }
 
@@ -167,16 +167,16 @@ mod tests {
     fn forgetting_a_tenant_forgets_its_callers_and_those_that_are_being_read() {
         let cache = KeyCache::default();
         let tenant_id = TenantId::from_number(1).unwrap();
-        let (first, second) = (missed(&cache, 1), missed(&cache, 2));
+        let (first, second) = (miss(&cache, 1), miss(&cache, 2));
         cache.put(CredentialKind::ApiKey, [1; 32], machine(1), first);
-        let late = missed(&cache, 3);
+        let late = miss(&cache, 3);
         cache.forget(tenant_id);
         assert!(!knows(&cache, 1));
         cache.put(CredentialKind::ApiKey, [3; 32], machine(1), late);
         assert!(!knows(&cache, 3), "it was read before the change");
         cache.put(CredentialKind::ApiKey, [2; 32], machine(2), second);
         assert!(knows(&cache, 2), "another tenant's");
-        let after = missed(&cache, 1);
+        let after = miss(&cache, 1);
         cache.put(CredentialKind::ApiKey, [1; 32], machine(1), after);
         assert!(knows(&cache, 1));
     }
@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn whoever_was_read_slowly_is_not_remembered_for_longer() {
         let cache = KeyCache::default();
-        let Missed { at, generation } = missed(&cache, 1);
-        let long_ago = Missed { at: at.checked_sub(CACHE_LIFE).unwrap(), generation };
+        let CacheMiss { at, generation } = miss(&cache, 1);
+        let long_ago = CacheMiss { at: at.checked_sub(CACHE_LIFE).unwrap(), generation };
         cache.put(CredentialKind::ApiKey, [1; 32], machine(1), long_ago);
         assert!(!knows(&cache, 1));
     }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn beyond_what_is_remembered_of_tenants_everything_is_forgotten() {
         let cache = KeyCache::default();
-        let before = missed(&cache, 1);
+        let before = miss(&cache, 1);
         for tenant in 0..=FORGOTTEN_MAX as i64 {
             cache.forget(TenantId::from_number(tenant + 10).unwrap());
         }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_tenant_with_many_keys_takes_no_place_from_another() {
         let cache = KeyCache::default();
-        let first = missed(&cache, 1);
+        let first = miss(&cache, 1);
         cache.put(CredentialKind::ApiKey, [1; 32], machine(1), first);
         for number in 0..50_000_u32 {
             let mut hash = [2; 32];

@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
         Err(error) => return misspelt(&error),
     };
     let code = run(arguments).unwrap_or_else(|error| {
-        log::say(&format!("bursar: {error}"));
+        log::write_line(&format!("bursar: {error}"));
         ExitCode::FAILURE
     });
     log::flush();

@@ -63,7 +63,7 @@ enum Value<'s> {
 }
 
 /// Why a value cannot be read.
-struct Misread {
+struct ParseFailure {
     /// Where in the value.
     path: String,
     /// What serde says.
@@ -141,7 +141,7 @@ impl<'s> Given<'s> {
             Some((Value::Text(text), _)) => read_text(text),
             Some((Value::Toml(value), _)) => read_toml(value.clone()),
         };
-        read.map_err(|Misread { path, said, at }| {
+        read.map_err(|ParseFailure { path, said, at }| {
             let line = at.map(|at| self.line(at));
             let problem = rest_of_sentence(&path, &said, setting.is_secret);
             ConfigError::Wrong { name: self.name(setting.key, line), problem }
@@ -193,8 +193,8 @@ impl<'s> Given<'s> {
     }
 }
 
-fn read_default<T: SettingValue>(setting: &Setting) -> Result<T, Misread> {
-    let value = DeValue::parse(setting.default).map_err(|error| Misread {
+fn read_default<T: SettingValue>(setting: &Setting) -> Result<T, ParseFailure> {
+    let value = DeValue::parse(setting.default).map_err(|error| ParseFailure {
         path: String::new(),
         said: error.message().to_owned(),
         at: None,
@@ -203,20 +203,20 @@ fn read_default<T: SettingValue>(setting: &Setting) -> Result<T, Misread> {
 }
 
 /// Strings of the file are read like texts of the environment, so that both take the same values.
-fn read_toml<T: SettingValue>(value: Spanned<DeValue<'_>>) -> Result<T, Misread> {
+fn read_toml<T: SettingValue>(value: Spanned<DeValue<'_>>) -> Result<T, ParseFailure> {
     if let DeValue::String(text) = value.get_ref() {
         return read_text(text);
     }
     let read = serde_path_to_error::deserialize(ValueDeserializer::from(value));
-    read.map_err(|error| Misread {
+    read.map_err(|error| ParseFailure {
         path: error.path().to_string(),
         said: error.inner().message().to_owned(),
         at: error.inner().span().map(|span| span.start),
     })
 }
 
-fn read_text<T: SettingValue>(text: &str) -> Result<T, Misread> {
-    serde_path_to_error::deserialize(SettingText(text)).map_err(|error| Misread {
+fn read_text<T: SettingValue>(text: &str) -> Result<T, ParseFailure> {
+    serde_path_to_error::deserialize(SettingText(text)).map_err(|error| ParseFailure {
         path: error.path().to_string(),
         said: error.inner().to_string(),
         at: None,

@@ -40,9 +40,9 @@ enum Proved {
 
 impl RequestTenant {
     /// Records the tenant of the request, and the integration of an integration key.
-    pub(crate) fn proved(&self, tenant_id: TenantId, only: Option<IntegrationId>) {
+    pub(crate) fn proved(&self, tenant_id: TenantId, restricted_to: Option<IntegrationId>) {
         // A request has one owner. Setting it again changes nothing.
-        let _ = self.0.set(Proved::Tenant(tenant_id, only));
+        let _ = self.0.set(Proved::Tenant(tenant_id, restricted_to));
     }
 
     /// Records that the request is the operator's.
@@ -58,7 +58,9 @@ impl RequestTenant {
     /// The holder of the memory and slots that the request uses.
     pub(crate) fn holder(&self) -> Holder {
         match self.0.get() {
-            Some(Proved::Tenant(tenant_id, only)) => Holder::tenant(*tenant_id, *only),
+            Some(Proved::Tenant(tenant_id, restricted_to)) => {
+                Holder::tenant(*tenant_id, *restricted_to)
+            }
             Some(Proved::Operator) => Holder::OPERATOR,
             None => Holder::ANONYMOUS,
         }

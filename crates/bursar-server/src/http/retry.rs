@@ -6,7 +6,7 @@ use bursar_store::StoreError;
 
 /// How often a step is tried, and how long until it is tried again.
 const ATTEMPTS_MAX: u32 = 30;
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Does a step of an export. When too much of the tenant waits, the export waits with it: a file that
 /// breaks off is of no use.
@@ -19,8 +19,8 @@ where
 {
     for _ in 1..ATTEMPTS_MAX {
         match step().await {
-            Err(StoreError::Overloaded) => tokio::time::sleep(AGAIN_AFTER).await,
-            answered => return answered,
+            Err(StoreError::Overloaded) => tokio::time::sleep(RETRY_AFTER).await,
+            done => return done,
         }
     }
     step().await

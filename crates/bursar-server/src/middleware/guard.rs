@@ -58,15 +58,17 @@ async fn attach_caller(
     let admitted = authorize::authorize(&app.authenticator, request.headers(), access).await?;
     let (tenant, integration_id) = match &admitted {
         Admitted::Operator(_) => (None, None),
-        Admitted::AnyCaller(anyone) => (anyone.tenant, anyone.only),
-        Admitted::Tenant(authorized) => (Some(authorized.tenant()), authorized.only),
+        Admitted::AnyCaller(anyone) => (anyone.tenant, anyone.restricted_to),
+        Admitted::Tenant(authorized) => (Some(authorized.tenant()), authorized.restricted_to),
     };
     // Set before protection: how much of a refused body is discarded depends on the caller.
     let proved = request.extensions().get::<RequestTenant>().cloned().unwrap_or_default();
     match &admitted {
         Admitted::Operator(_) => proved.proved_operator(),
         Admitted::AnyCaller(_) => {}
-        Admitted::Tenant(authorized) => proved.proved(authorized.tenant_id, authorized.only),
+        Admitted::Tenant(authorized) => {
+            proved.proved(authorized.tenant_id, authorized.restricted_to)
+        }
     }
     if let (Some(tenant), Some(protection)) = (tenant, protection) {
         // The operator may act on a tenant that floods the server.

@@ -77,7 +77,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::
     let writing = Arc::clone(&queue);
     thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || writing.write(output, tell_dropped))?;
+        .spawn(move || writing.write(output, log_dropped))?;
     let panicking = Arc::clone(&queue);
     std::panic::set_hook(Box::new(move |info| log_panic(&panicking, info)));
     // It cannot be set already: a second subscriber would have been refused above.
@@ -86,7 +86,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), Box<dyn std::error::
 }
 
 /// Writes a line for people, through the queue if logging has started.
-pub(crate) fn say(line: &str) {
+pub(crate) fn write_line(line: &str) {
     match QUEUE.get() {
         Some(queue) => {
             queue.push(format!("{}\n", terminal::line(line)).as_bytes(), Room::Always);
@@ -108,7 +108,7 @@ pub(crate) fn dropped() -> u64 {
 }
 
 /// The dropped lines may include errors.
-fn tell_dropped(dropped: u64) {
+fn log_dropped(dropped: u64) {
     tracing::error!(target: TARGET, dropped, "{dropped} lines of the log were dropped");
 }
 

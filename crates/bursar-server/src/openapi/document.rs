@@ -45,11 +45,11 @@ use crate::wire::error::ApiError;
     ),
     components(schemas(ApiError, ListMeta)),
 )]
-struct BoundedInteger;
+struct ApiDocument;
 
 pub fn document() -> &'static Value {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
-        let mut whole = BoundedInteger::openapi();
+        let mut whole = ApiDocument::openapi();
         API.describe(&mut whole);
         // The types of the document always serialize.
         let described = serde_json::to_value(whole).unwrap_or_default();

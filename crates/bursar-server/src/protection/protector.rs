@@ -119,14 +119,14 @@ impl Protector {
             }
         };
         let Some(error) = ApiError::protection(&decision) else {
-            self.tell(route, &asked, decision);
+            self.report(route, &asked, decision);
             return Ok(());
         };
         if route.refusal == RefusalMode::UnlessKnown {
             request.extensions_mut().insert(Refused { route, asked, decision, error });
             return Ok(());
         }
-        self.tell(route, &asked, decision);
+        self.report(route, &asked, decision);
         Err(error)
     }
 
@@ -177,11 +177,11 @@ impl Protector {
     /// Counts a request that passes whatever its thresholds say.
     fn count(&self, route: &'static RouteProtection, asked: &ProtectedRequest) {
         let decision = self.windows.ask(asked, |rule, request| rule.count(request));
-        self.tell(route, asked, decision);
+        self.report(route, asked, decision);
     }
 
     /// Records a decision other than "allow" in the metrics, the log and the signals.
-    fn tell(
+    fn report(
         &self,
         route: &'static RouteProtection,
         asked: &ProtectedRequest,
@@ -244,7 +244,7 @@ impl RecordsProtection {
     pub(crate) fn note_overload(self, protector: &Protector, error: &StoreError) {
         if let (Some(refused), StoreError::Overloaded) = (self.0, error) {
             let Refused { route, asked, decision, .. } = *refused;
-            protector.tell(route, &asked, decision);
+            protector.report(route, &asked, decision);
         }
     }
 
@@ -263,14 +263,14 @@ impl RecordsProtection {
             *outcome == RecordOutcome::Refused(RecordRefusal::UnknownCall)
         };
         if outcomes.iter().all(is_refused) {
-            protector.tell(route, &asked, decision);
+            protector.report(route, &asked, decision);
             return Err(error);
         }
         protector.count(route, &asked);
         if !outcomes.iter().any(is_refused) {
             return Ok(None);
         }
-        protector.tell(route, &asked, decision);
+        protector.report(route, &asked, decision);
         Ok(Some(error))
     }
 }

@@ -11,7 +11,7 @@ use bursar_store::{
 };
 
 use super::start_error::StartError;
-use crate::app::{App, Parts};
+use crate::app::{App, Services};
 use crate::auth::authenticator::Authenticator;
 use crate::auth::failed_logins::FailedLogins;
 use crate::auth::key_cache::KeyCache;
@@ -205,7 +205,7 @@ fn assemble(
     );
     let answers = large_answers(&config.memory, Arc::clone(&store));
     let bodies = Arc::new(body_reader(config, ledger.clone()));
-    Ok(App::new(Parts {
+    Ok(App::new(Services {
         store,
         ledger,
         monotonic_clock,

@@ -223,13 +223,13 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
         Ok(_) => String::new(),
         Err(traced) => traced.path().to_string(),
     };
-    blame(path.trim_start_matches('.').trim_matches('?'), &error.to_string())
+    field_error(path.trim_start_matches('.').trim_matches('?'), &error.to_string())
 }
 
 /// Converts an error of the JSON parser into the field and the problem.
 ///
 /// The text can quote the value, which may be a secret, so only names are taken from it.
-fn blame(path: &str, words: &str) -> ApiError {
+fn field_error(path: &str, words: &str) -> ApiError {
     // Only at the start: further text may quote values.
     let quoted = |before: &str| {
         let rest = words.strip_prefix(before)?;

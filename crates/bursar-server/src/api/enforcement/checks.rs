@@ -224,9 +224,10 @@ pub(crate) async fn get_status(
     let named = query.integration()?;
     query.done()?;
     let not_found = || ApiError::of(ErrorCode::IntegrationNotFound);
-    let integration_id =
-        named.or(caller.only).ok_or_else(|| ApiError::field("integration_id", "is required"))?;
-    if caller.only.is_some_and(|only| only != integration_id) {
+    let integration_id = named
+        .or(caller.restricted_to)
+        .ok_or_else(|| ApiError::field("integration_id", "is required"))?;
+    if caller.restricted_to.is_some_and(|own| own != integration_id) {
         return Err(not_found());
     }
     app.store.integration(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
@@ -278,9 +279,9 @@ async fn evaluate(
     caller: &Authorized,
     CheckRequest { integration_id, estimate }: CheckRequest,
 ) -> Result<(DecisionView, HeaderMap), ApiError> {
-    let asked = asked_integration(integration_id.as_deref(), caller.only)?;
-    let name =
-        integration_id.unwrap_or_else(|| caller.only.map_or_else(String::new, |id| id.to_string()));
+    let asked = asked_integration(integration_id.as_deref(), caller.restricted_to)?;
+    let name = integration_id
+        .unwrap_or_else(|| caller.restricted_to.map_or_else(String::new, |id| id.to_string()));
     let snapshot = match asked {
         Some(integration_id) => {
             app.store.account_snapshot(caller.tenant_id, integration_id).await?

@@ -145,7 +145,7 @@ pub(crate) async fn list_decisions(
     let (start, end) = read_instants(&mut query)?;
     query.done()?;
     caller.check_integration(app.store.as_ref(), named).await?;
-    let integration_id = named.or(caller.only);
+    let integration_id = named.or(caller.restricted_to);
     let filter = DecisionFilter { integration_id, call_id, verdict, code, start, end, before };
     // One row more than requested tells whether there is another page.
     let mut rows = reads.decisions(caller.tenant_id, filter, limit + 1).await?;

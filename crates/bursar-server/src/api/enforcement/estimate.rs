@@ -14,17 +14,19 @@ use crate::wire::numbers::{read_cents, read_tokens};
 /// 422 when the integration is missing or is not a UUID.
 pub(crate) fn asked_integration(
     named: Option<&str>,
-    only: Option<IntegrationId>,
+    restricted_to: Option<IntegrationId>,
 ) -> Result<Option<IntegrationId>, ApiError> {
     let asked = match named.map(IntegrationId::parse) {
-        None => Some(only.ok_or_else(|| ApiError::field("integration_id", "is required"))?),
+        None => {
+            Some(restricted_to.ok_or_else(|| ApiError::field("integration_id", "is required"))?)
+        }
         Some(Ok(id)) => Some(id),
         Some(Err(ParseIdError::Unknown)) => None,
         Some(Err(ParseIdError::NotUuid)) => {
             return Err(ApiError::field("integration_id", "must be a UUID"));
         }
     };
-    Ok(asked.filter(|asked| only.is_none_or(|only| only == *asked)))
+    Ok(asked.filter(|asked| restricted_to.is_none_or(|own| own == *asked)))
 }
 
 /// Reads an estimate. A missing value is zero.

@@ -233,8 +233,8 @@ pub(crate) async fn create_reservation(
     caller: Authorized,
     body: Text<SMALL>,
 ) -> Result<Response, ApiError> {
-    let only = caller.only;
-    let wanted = body.read(move |text| read_create(text, only)).await?;
+    let restricted_to = caller.restricted_to;
+    let wanted = body.read(move |text| read_create(text, restricted_to)).await?;
     let ValidReservation { asked, name, call_id, estimate, model, ttl_seconds } = wanted;
     let tenant_id = caller.tenant_id;
     let named_call = call_id.as_str().to_owned();
@@ -288,7 +288,10 @@ pub(crate) async fn create_reservation(
     }
 }
 
-fn read_create(text: &str, only: Option<IntegrationId>) -> Result<ValidReservation, ApiError> {
+fn read_create(
+    text: &str,
+    restricted_to: Option<IntegrationId>,
+) -> Result<ValidReservation, ApiError> {
     let create: ReservationCreate<'_> = parse(text)?;
     let estimate = check_estimate(create.estimated_cost_cents, create.estimated_tokens)?;
     let model = create.model.map(clean_label).filter(|model| !model.is_empty());
@@ -299,7 +302,7 @@ fn read_create(text: &str, only: Option<IntegrationId>) -> Result<ValidReservati
     let ttl_seconds = ReserveRequest::check_ttl(create.ttl_seconds.unwrap_or(ttl_default))?;
     refuse_key("call_id", &create.call_id)?;
     let call_id = CallId::new(create.call_id)?;
-    let asked = asked_integration(create.integration_id.as_deref(), only)?;
+    let asked = asked_integration(create.integration_id.as_deref(), restricted_to)?;
     let name = create.integration_id.unwrap_or_default();
     Ok(ValidReservation { asked, name, call_id, estimate, model, ttl_seconds })
 }
@@ -336,7 +339,7 @@ pub(crate) async fn release_reservation(
     Path(call_id): Path<String>,
 ) -> Result<Answer<ReservationView>, ApiError> {
     let call_id = path_call_id(call_id)?;
-    match app.ledger.release(caller.tenant_id, call_id, caller.only).await? {
+    match app.ledger.release(caller.tenant_id, call_id, caller.restricted_to).await? {
         // An expired reservation holds nothing, which is what the caller wants.
         ReleaseOutcome::Released(ended) | ReleaseOutcome::Expired(ended) => {
             Ok(Answer::ok(ended.into()))
@@ -375,7 +378,7 @@ pub(crate) async fn extend_reservation(
     caller.require_active()?;
     let extend: ReservationExtend = body.read_optional().await?;
     let ttl_seconds = extend.ttl_seconds.map(ReserveRequest::check_ttl).transpose()?;
-    match app.ledger.extend(caller.tenant_id, call_id, caller.only, ttl_seconds).await? {
+    match app.ledger.extend(caller.tenant_id, call_id, caller.restricted_to, ttl_seconds).await? {
         ExtendOutcome::Extended(reservation) => Ok(Answer::ok(reservation.into())),
         ExtendOutcome::NotFound => Err(ApiError::of(ErrorCode::ReservationNotFound)),
         ExtendOutcome::Ended(state) => Err(ended(state)),
@@ -405,7 +408,7 @@ pub(crate) async fn list_reservations(
     let named = query.integration()?;
     query.done()?;
     caller.check_integration(app.store.as_ref(), named).await?;
-    let integration_id = named.or(caller.only);
+    let integration_id = named.or(caller.restricted_to);
     let found = reads.open_reservations(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     let views = found.rows.into_iter().map(|open| ReservationView::from(open.reservation));

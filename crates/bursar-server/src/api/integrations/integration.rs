@@ -357,7 +357,7 @@ pub(crate) async fn get_integration_limits(
     query.done()?;
     let row = find(&app, &caller, &id).await?;
     let not_found = || ApiError::of(ErrorCode::IntegrationNotFound);
-    if caller.only.is_some_and(|only| only != row.integration_id) {
+    if caller.restricted_to.is_some_and(|own| own != row.integration_id) {
         return Err(not_found());
     }
     let snapshot = app.store.account_snapshot(caller.tenant_id, row.integration_id).await?;

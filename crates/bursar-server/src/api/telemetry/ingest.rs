@@ -152,8 +152,8 @@ pub(crate) async fn record_usage(
     protection: RecordsProtection,
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
-    let only = caller.only;
-    let read = body.read(move |text| check_record(text, only));
+    let restricted_to = caller.restricted_to;
+    let read = body.read(move |text| check_record(text, restricted_to));
     let CheckedRecord { usage, ignored_fields } = read.await?;
     let call_id = usage.call_id.as_str().to_owned();
     let (mode, records) = (protection.mode(), vec![usage]);
@@ -198,10 +198,12 @@ pub(crate) async fn record_usage_batch(
     protection: RecordsProtection,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
-    let (tenant_id, only, mode) = (caller.tenant_id, caller.only, protection.mode());
+    let (tenant_id, restricted_to, mode) =
+        (caller.tenant_id, caller.restricted_to, protection.mode());
     let reading = app.clone();
     // The body is dropped here: records that wait in the queue are not kept twice.
-    let checked = body.read(move |text| check_batch(&reading, (tenant_id, mode), only, text));
+    let checked =
+        body.read(move |text| check_batch(&reading, (tenant_id, mode), restricted_to, text));
     let CheckedBatch { slots, records } = checked.await?;
     let outcomes = match records.len() {
         0 => Vec::new(),
@@ -265,7 +267,7 @@ enum Slot {
 fn check_batch(
     app: &App,
     (tenant_id, mode): (TenantId, RecordMode),
-    only: Option<IntegrationId>,
+    restricted_to: Option<IntegrationId>,
     text: &str,
 ) -> Result<CheckedBatch, ApiError> {
     let Batch { records: Records { kept, too_many } } = parse_envelope(text)?;
@@ -278,7 +280,7 @@ fn check_batch(
     let mut slots = Vec::with_capacity(kept.len());
     let mut records = Vec::with_capacity(kept.len());
     for record in kept {
-        slots.push(match check_record(record.get(), only) {
+        slots.push(match check_record(record.get(), restricted_to) {
             Ok(CheckedRecord { usage, ignored_fields }) => {
                 let call_id = usage.call_id.as_str().to_owned();
                 records.push(usage);

@@ -198,13 +198,16 @@ pub struct CheckedRecord {
 ///
 /// # Errors
 /// [`ApiError`] that names the field.
-pub fn check_record(text: &str, only: Option<IntegrationId>) -> Result<CheckedRecord, ApiError> {
-    parse::<UsageRecord<'_>>(text)?.check(only)
+pub fn check_record(
+    text: &str,
+    restricted_to: Option<IntegrationId>,
+) -> Result<CheckedRecord, ApiError> {
+    parse::<UsageRecord<'_>>(text)?.check(restricted_to)
 }
 
 impl UsageRecord<'_> {
-    fn check(self, only: Option<IntegrationId>) -> Result<CheckedRecord, ApiError> {
-        let integration_id = check_integration(self.integration_id.as_deref(), only)?;
+    fn check(self, restricted_to: Option<IntegrationId>) -> Result<CheckedRecord, ApiError> {
+        let integration_id = check_integration(self.integration_id.as_deref(), restricted_to)?;
         let call_id = self.call_id.ok_or_else(|| missing("call_id"))?;
         refuse_key("call_id", &call_id)?;
         let error_code = optional_label("error_code", self.error_code)?;
@@ -284,17 +287,17 @@ fn check_message(message: Option<Box<str>>) -> Option<Box<str>> {
 /// The integration of a record: named, implied by an integration key, or both and equal.
 fn check_integration(
     named: Option<&str>,
-    only: Option<IntegrationId>,
+    restricted_to: Option<IntegrationId>,
 ) -> Result<IntegrationId, ApiError> {
     let named = named.map(IntegrationId::parse).transpose();
-    match (named, only) {
+    match (named, restricted_to) {
         (Err(ParseIdError::NotUuid), _) => Err(ApiError::field("integration_id", "must be a UUID")),
         (Err(ParseIdError::Unknown), None) => Err(ApiError::of(ErrorCode::IntegrationNotFound)
             .on("integration_id", "names no integration of this tenant")),
         (Ok(None), None) => Err(missing("integration_id")),
         (Ok(Some(named)), None) => Ok(named),
-        (Ok(None), Some(only)) => Ok(only),
-        (Ok(Some(named)), Some(only)) if named == only => Ok(only),
+        (Ok(None), Some(own)) => Ok(own),
+        (Ok(Some(named)), Some(own)) if named == own => Ok(own),
         (Ok(Some(_)) | Err(ParseIdError::Unknown), Some(_)) => {
             Err(ApiError::field("integration_id", "must be that of the integration key"))
         }

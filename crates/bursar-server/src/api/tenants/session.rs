@@ -36,7 +36,7 @@ pub(crate) struct SessionContext {
     responses((status = 200, body = SessionContext, description = "Who calls.")),
 )]
 pub(crate) async fn get_session_context(caller: AnyCaller) -> Answer<SessionContext> {
-    let AnyCaller { actor_type, tenant, only: _, capabilities } = caller;
+    let AnyCaller { actor_type, tenant, restricted_to: _, capabilities } = caller;
     Answer::ok(SessionContext {
         actor_type,
         tenant_id: tenant.map(|tenant| tenant.tenant_id.to_string()),

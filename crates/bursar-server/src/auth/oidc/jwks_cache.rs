@@ -34,7 +34,7 @@ pub(super) struct JwksCache {
     issuer: String,
     keys_at: KeysAt,
     outbound: Arc<Outbound>,
-    held: RwLock<CachedKeys>,
+    cached: RwLock<CachedKeys>,
     /// Held by the task that fetches.
     fetching: Arc<Mutex<()>>,
 }
@@ -53,9 +53,9 @@ struct CachedKeys {
 enum Age {
     Fresh,
     /// Usable, while a refresh runs in the background.
-    Ageing,
+    Stale,
     /// Usable only if a refresh fails.
-    Over,
+    Expired,
 }
 
 /// Why the key of a token was not found.
@@ -89,12 +89,12 @@ struct Discovery {
 
 impl CachedKeys {
     fn age(&self, now: Timestamp) -> Age {
-        let Some(fetched_at) = self.fetched_at else { return Age::Over };
+        let Some(fetched_at) = self.fetched_at else { return Age::Expired };
         match seconds_between(fetched_at, now) {
             0..FRESH_SECONDS => Age::Fresh,
-            FRESH_SECONDS..LIFE_SECONDS => Age::Ageing,
-            LIFE_SECONDS..OUTAGE_SECONDS if self.has_failed => Age::Ageing,
-            LIFE_SECONDS.. => Age::Over,
+            FRESH_SECONDS..LIFE_SECONDS => Age::Stale,
+            LIFE_SECONDS..OUTAGE_SECONDS if self.has_failed => Age::Stale,
+            LIFE_SECONDS.. => Age::Expired,
         }
     }
 
@@ -108,8 +108,8 @@ impl CachedKeys {
         algorithm: Algorithm,
         now: Timestamp,
     ) -> Option<Arc<PublicKey>> {
-        let held_for = seconds_between(self.fetched_at?, now);
-        if held_for >= OUTAGE_SECONDS {
+        let age_seconds = seconds_between(self.fetched_at?, now);
+        if age_seconds >= OUTAGE_SECONDS {
             return None;
         }
         self.keys.find(id, algorithm)
@@ -123,8 +123,8 @@ fn seconds_between(one: Timestamp, other: Timestamp) -> u64 {
 
 impl JwksCache {
     pub(super) fn new(issuer: String, keys_at: KeysAt, outbound: Arc<Outbound>) -> Self {
-        let (held, fetching) = (RwLock::default(), Arc::default());
-        Self { issuer, keys_at, outbound, held, fetching }
+        let (cached, fetching) = (RwLock::default(), Arc::default());
+        Self { issuer, keys_at, outbound, cached, fetching }
     }
 
     /// Fetches the keys unless that happened a moment ago.
@@ -142,61 +142,62 @@ impl JwksCache {
         algorithm: Algorithm,
         now: Timestamp,
     ) -> Result<Arc<PublicKey>, KeyNotFound> {
-        let held = self.held.read().clone();
-        let held = match held.age(now) {
-            Age::Fresh => held,
-            Age::Ageing => {
+        let cached = self.cached.read().clone();
+        let cached = match cached.age(now) {
+            Age::Fresh => cached,
+            Age::Stale => {
                 self.fetch_in_background(now);
-                held
+                cached
             }
-            Age::Over => self.fetch_or_wait(now).await,
+            Age::Expired => self.fetch_or_wait(now).await,
         };
-        if let Some(key) = held.find(id, algorithm, now) {
+        if let Some(key) = cached.find(id, algorithm, now) {
             return Ok(key);
         }
         // The issuer may have published a new key.
-        let held = self.fetch_or_wait(now).await;
-        let missing = if held.has_failed { KeyNotFound::Unavailable } else { KeyNotFound::Unknown };
-        held.find(id, algorithm, now).ok_or(missing)
+        let cached = self.fetch_or_wait(now).await;
+        let missing =
+            if cached.has_failed { KeyNotFound::Unavailable } else { KeyNotFound::Unknown };
+        cached.find(id, algorithm, now).ok_or(missing)
     }
 
     /// The cached keys after a fetch. Concurrent callers share one fetch.
     async fn fetch_or_wait(self: &Arc<Self>, now: Timestamp) -> CachedKeys {
         let fetching = Arc::clone(&self.fetching).lock_owned().await;
-        if self.held.read().may_fetch(now) {
+        if self.cached.read().may_fetch(now) {
             // A separate task: a client that disconnects must not cancel a fetch others wait for.
             let fetched = tokio::spawn(Arc::clone(self).fetch(now, fetching)).await;
             if let Err(error) = fetched.map_err(TaskFailed::from) {
                 tracing::error!(%error, "the keys of an issuer were not fetched");
             }
         }
-        self.held.read().clone()
+        self.cached.read().clone()
     }
 
     /// Starts a fetch in the background unless one is running.
     fn fetch_in_background(self: &Arc<Self>, now: Timestamp) {
         let Ok(fetching) = Arc::clone(&self.fetching).try_lock_owned() else { return };
-        if self.held.read().may_fetch(now) {
+        if self.cached.read().may_fetch(now) {
             tokio::spawn(Arc::clone(self).fetch(now, fetching));
         }
     }
 
     async fn fetch(self: Arc<Self>, now: Timestamp, fetching: OwnedMutexGuard<()>) {
         let fetched = self.ask().await;
-        let mut held = self.held.write();
-        let had_failed = held.has_failed;
-        held.tried_at = Some(now);
-        held.has_failed = fetched.is_err();
+        let mut cached = self.cached.write();
+        let had_failed = cached.has_failed;
+        cached.tried_at = Some(now);
+        cached.has_failed = fetched.is_err();
         match fetched {
             Ok(keys) => {
                 let (issuer, count) = (&self.issuer, keys.len());
-                if held.fetched_at.is_none() || had_failed {
+                if cached.fetched_at.is_none() || had_failed {
                     tracing::info!(issuer, keys = count, "the keys of an issuer were fetched");
                 } else if count == 0 {
                     tracing::warn!(issuer, "an issuer has no key that can be used");
                 }
-                held.keys = keys;
-                held.fetched_at = Some(now);
+                cached.keys = keys;
+                cached.fetched_at = Some(now);
             }
             // Logged once, not at every attempt.
             Err(error) if !had_failed => {
@@ -206,7 +207,7 @@ impl JwksCache {
             }
             Err(_) => {}
         }
-        drop(held);
+        drop(cached);
         drop(fetching);
     }
 

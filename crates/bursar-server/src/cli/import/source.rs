@@ -50,20 +50,20 @@ pub(super) struct Rows {
 }
 
 enum Reader {
-    Csv { reader: csv::Reader<RowFile>, columns: Vec<String>, edges: Edges },
+    Csv { reader: csv::Reader<RowFile>, columns: Vec<String>, blanks: Blanks },
     Ndjson { reader: BufReader<File>, bytes_read: u64 },
 }
 
 /// Whether blanks around a cell are part of its value.
 #[derive(Clone, Copy)]
-enum Edges {
+enum Blanks {
     /// Kept: the file is an export of Bursar.
     Kept,
     /// Trimmed: the file comes from another program or a person.
     Trimmed,
 }
 
-impl Edges {
+impl Blanks {
     fn cell(self, cell: &str) -> String {
         let cell = match self {
             Self::Kept => cell,
@@ -91,8 +91,8 @@ impl Rows {
                 let name = |column: &str| column.trim_start_matches('\u{feff}').trim().to_owned();
                 let columns: Vec<String> = header.iter().map(name).collect();
                 let is_export = UsageFormat::is_export(&columns);
-                let edges = if is_export { Edges::Kept } else { Edges::Trimmed };
-                Reader::Csv { reader, columns, edges }
+                let blanks = if is_export { Blanks::Kept } else { Blanks::Trimmed };
+                Reader::Csv { reader, columns, blanks }
             }
         };
         Ok(Self { reader, number: 0, bytes_total })
@@ -120,8 +120,8 @@ impl Rows {
     /// The next row or its error. `None` at the end of the file.
     pub(super) fn next_row(&mut self) -> Result<Option<Result<Row, RowError>>, ImportError> {
         match &mut self.reader {
-            Reader::Csv { reader, columns, edges } => {
-                next_csv(reader, (columns, *edges), &mut self.number)
+            Reader::Csv { reader, columns, blanks } => {
+                next_csv(reader, (columns, *blanks), &mut self.number)
             }
             Reader::Ndjson { reader, bytes_read } => {
                 next_ndjson(reader, bytes_read, &mut self.number)
@@ -152,7 +152,7 @@ type Next = Result<Option<Result<Row, RowError>>, ImportError>;
 
 fn next_csv(
     reader: &mut csv::Reader<RowFile>,
-    (columns, edges): (&[String], Edges),
+    (columns, blanks): (&[String], Blanks),
     number: &mut u64,
 ) -> Next {
     let mut record = csv::StringRecord::new();
@@ -172,7 +172,7 @@ fn next_csv(
         return Ok(None);
     }
     *number += 1;
-    let cells = record.iter().map(|cell| Value::Cell(edges.cell(cell)));
+    let cells = record.iter().map(|cell| Value::Cell(blanks.cell(cell)));
     let values = columns.iter().cloned().zip(cells);
     let content = record.iter().map(str::trim).collect::<Vec<_>>().join("\u{1f}");
     Ok(Some(Ok(Row { number: *number, values: values.collect(), content })))

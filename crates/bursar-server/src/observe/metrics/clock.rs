@@ -19,7 +19,7 @@ impl ClockMetrics {
         })
     }
 
-    pub(super) fn see(&self, state: &ClockState) {
+    pub(super) fn refresh(&self, state: &ClockState) {
         self.refuses.set(i64::from(state.adopted_in_seconds.is_some()));
         self.ahead.set(state.ahead_seconds());
     }

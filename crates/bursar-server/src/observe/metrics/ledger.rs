@@ -91,8 +91,8 @@ impl LedgerMetrics {
     }
 
     /// Updates the gauges of the queue, and drops old label sets. Called when metrics are read.
-    pub(super) fn see(&self, waiting: Waiting) {
-        self.stored_bytes.see();
+    pub(super) fn refresh(&self, waiting: Waiting) {
+        self.stored_bytes.scrape();
         let Waiting { jobs, commands, bytes, bytes_max } = waiting;
         self.queue_jobs.set(gauge_value(jobs));
         self.queue_commands.set(gauge_value(commands));

@@ -114,9 +114,9 @@ impl Metrics {
         waiting: Waiting,
         clock: &ClockState,
     ) -> prometheus::Result<MetricsReader<MetricsText>> {
-        self.clock.see(clock);
-        self.ledger.see(waiting);
-        self.process.see();
+        self.clock.refresh(clock);
+        self.ledger.refresh(waiting);
+        self.process.refresh();
         let usage = self.ledger.usage_text();
         let head = TextEncoder::new().encode_to_string(&self.registry.gather())?;
         let reading = self.readers.begin(MetricsText { head: head.into(), usage });

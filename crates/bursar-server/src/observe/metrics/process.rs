@@ -31,7 +31,7 @@ impl ProcessMetrics {
     }
 
     /// Updates the metrics.
-    pub(super) fn see(&self) {
+    pub(super) fn refresh(&self) {
         let dropped = log::dropped() as f64;
         self.log_dropped.inc_by((dropped - self.log_dropped.get()).max(0.0));
         if let Some(seconds) = read("/proc/self/stat").as_deref().and_then(cpu_seconds) {

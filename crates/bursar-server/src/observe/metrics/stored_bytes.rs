@@ -65,8 +65,8 @@ impl StoredBytes {
     }
 
     /// Drops old sets. Call it before the counters are shown.
-    pub(super) fn see(&self) {
-        self.see_at(self.now());
+    pub(super) fn scrape(&self) {
+        self.scrape_at(self.now());
     }
 
     fn count_at(&self, stored: &HashMap<TenantId, i64>, now: u64) {
@@ -81,7 +81,7 @@ impl StoredBytes {
         }
     }
 
-    fn see_at(&self, now: u64) {
+    fn scrape_at(&self, now: u64) {
         let mut active = self.active.lock();
         let is_aged = |tenant: &TenantBytes| now.saturating_sub(tenant.stored_at) >= LIFE_SECONDS;
         while let Some((tenant_id, _)) = active.of_tenants.take_oldest(is_aged) {
@@ -191,7 +191,7 @@ mod tests {
         for number in 1..=1_000 {
             store(&metric, number, 5, 0);
         }
-        metric.see_at(0);
+        metric.scrape_at(0);
         // The bytes of the first tenant were shown; of the second some are new.
         store(&metric, 2, 3, 1);
         store(&metric, 2_001, 1_000_000, 2);
@@ -217,13 +217,13 @@ mod tests {
         store(&metric, 1, 5, 0);
         store(&metric, 2, 5, 0);
         store(&metric, 1, 5, 10);
-        metric.see_at(LIFE_SECONDS - 1);
+        metric.scrape_at(LIFE_SECONDS - 1);
         assert_eq!(series(&registry).len(), 2);
-        metric.see_at(LIFE_SECONDS);
+        metric.scrape_at(LIFE_SECONDS);
         assert_eq!(series(&registry), HashMap::from([(tenant(1).to_string(), 10)]));
         store(&metric, 2, 7, LIFE_SECONDS);
         assert_eq!(series(&registry)[&tenant(2).to_string()], 7);
-        metric.see_at(3 * LIFE_SECONDS);
+        metric.scrape_at(3 * LIFE_SECONDS);
         assert!(series(&registry).is_empty());
         assert_eq!(metric.in_use().entries, 0);
     }
