@@ -80,7 +80,8 @@ impl Authorized {
         match self.ends_at {
             Some(own) if expires_at.is_none_or(|end| end > own) => {
                 let message = format!(
-                    "A key cannot rotate a key that ends later than itself; this one ends at {}.",
+                    "A key cannot rotate a key that expires later than itself. Your key expires at \
+                     {}.",
                     timestamps::text(own)
                 );
                 Err(ApiError::new(ErrorCode::Forbidden, message))
@@ -186,7 +187,7 @@ extract_from_request!(Authorized, Operator, AnyCaller);
 
 /// A handler extracts a caller that its route's rule does not provide: refuse the request.
 fn unguarded() -> ApiError {
-    tracing::error!("a route takes a caller whom its rule does not admit");
+    tracing::error!("a handler needs another caller than its route admits; this is a bug");
     ApiError::of(ErrorCode::Forbidden)
 }
 
@@ -218,7 +219,7 @@ fn operator(caller: &Caller) -> Result<Operator, ApiError> {
     match caller {
         Caller::Operator => Ok(Operator { actor: caller.actor() }),
         Caller::Machine { .. } | Caller::Integration { .. } | Caller::Person { .. } => {
-            Err(ApiError::new(ErrorCode::Forbidden, "This route is the operator's."))
+            Err(ApiError::new(ErrorCode::Forbidden, "This route is only for the operator."))
         }
     }
 }

@@ -145,8 +145,10 @@ impl Caller {
         match self {
             Self::Operator => Ok(()),
             Self::Machine { .. } | Self::Integration { .. } if scope.is_none() => {
-                let message =
-                    format!("No key opens this route; a person's role {} does.", needed.as_str());
+                let message = format!(
+                    "This route does not accept keys. It needs a person with the role {}.",
+                    needed.as_str()
+                );
                 Err(ApiError::new(ErrorCode::Forbidden, message))
             }
             Self::Machine { scopes, .. } => {
@@ -158,7 +160,7 @@ impl Caller {
             }
             Self::Integration { .. } if integration_key => Ok(()),
             Self::Integration { .. } => {
-                no_scope("The key of an integration is not good for this route.".to_owned())
+                no_scope("This route does not accept integration keys.".to_owned())
             }
             Self::Person { role, .. } if *role >= needed => Ok(()),
             Self::Person { .. } => {

@@ -109,7 +109,11 @@ impl Onboarding {
             Ok(Ok(Err(_))) => onboarding,
             Ok(Err(_)) | Err(_) => {
                 let step = step.as_str();
-                tracing::debug!(%tenant_id, step, "a step of onboarding is not written");
+                tracing::debug!(
+                    %tenant_id,
+                    step,
+                    "an onboarding step was not saved; it is tried again later"
+                );
                 self.pauses.begin(tenant_id);
                 onboarding
             }

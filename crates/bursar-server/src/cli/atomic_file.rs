@@ -14,7 +14,9 @@ use crate::cli::terminal::{EscapedWriter, print_error_line};
 /// Refuses to overwrite an existing file unless `force` is set.
 pub(super) fn check_free(path: Option<&Path>, force: bool) -> Result<(), CommandError> {
     match path.filter(|path| path.exists() && !force) {
-        Some(path) => Err(format!("{} exists; say --force to replace it", path.display()).into()),
+        Some(path) => {
+            Err(format!("{} already exists; add --force to replace it", path.display()).into())
+        }
         None => Ok(()),
     }
 }

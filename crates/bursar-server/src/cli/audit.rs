@@ -112,7 +112,7 @@ fn verify_file(path: &Path) -> Result<ExitCode, CommandError> {
             }
             (Err(error), None) => {
                 let path = path.display();
-                return Err(format!("{path} is no export of an audit log: {error}").into());
+                return Err(format!("{path} is not an exported audit log: {error}").into());
             }
         }
     }
@@ -121,11 +121,12 @@ fn verify_file(path: &Path) -> Result<ExitCode, CommandError> {
     let code = print_verified(&check.finish())?;
     if let Some((sequence, hash)) = end {
         let hash = hash_text(&hash);
-        print_line(&format!("the chain ends with row {sequence}, hash {hash}"))?;
+        print_line(&format!("The last row is number {sequence}, with the hash {hash}"))?;
     }
     print_error_line(
-        "Checked without the secret key: a chain that was hashed anew, or cut at its end, is only \
-         found by `bursar audit verify` on the store, or by its last hash if you kept that.",
+        "This check does not use the secret key, so it cannot find a chain that was rehashed or \
+         cut at its end. Run `bursar audit verify` on the store, or compare the last hash with one \
+         that you kept.",
     );
     Ok(code)
 }

@@ -112,9 +112,9 @@ pub(super) fn run(config: &Config, arguments: DbArguments) -> Result<ExitCode, C
 /// The file of the embedded store. This binary copies no other database.
 fn own_file(config: &Config) -> Result<PathBuf, CommandError> {
     Ok(config.database().file().map(Path::to_owned).ok_or(
-        "PostgreSQL is backed up and restored by its own tools: pg_basebackup with an archive of \
-         the log, which brings back any instant, or pg_dump as a superuser or a role with \
-         BYPASSRLS; docs/operating.md says how. Keep BURSAR_SECRET_KEY with it",
+        "bursar does not back up or restore PostgreSQL. Use pg_basebackup with an archive of the \
+         log, which restores any instant, or pg_dump as a superuser or a role with BYPASSRLS (see \
+         docs/operating.md). Keep BURSAR_SECRET_KEY too",
     )?)
 }
 
@@ -165,11 +165,11 @@ fn backup(
     match secret_key {
         Some(secret) => {
             write_private(&secret_file, secret.expose())?;
-            print_line(&format!("{}: the secret key", secret_file.display()))?;
+            print_line(&format!("{}: secret key", secret_file.display()))?;
         }
         None => print_error_line(&format!(
-            "The secret key belongs to the backup, and is not in it: keep {} (or \
-             BURSAR_SECRET_KEY) too, or no key of it works.",
+            "The backup does not contain the secret key. Keep {} (or BURSAR_SECRET_KEY) too: \
+             without it no key in the backup works.",
             config.storage.data_dir.join(SECRET_KEY).display()
         )),
     }
@@ -203,13 +203,13 @@ fn restore(
     }
     let BackedUp { bytes, entries, .. } = restore.publish()?;
     print_line(&format!(
-        "{} is restored: {}, {entries} entries, in {:.1} s",
+        "{} restored: {}, {entries} entries, in {:.1} s",
         store.display(),
         HumanBytes(bytes),
         since.elapsed().as_secs_f64()
     ))?;
     if let Some(aside) = aside {
-        print_line(&format!("what was there is kept as {}", aside.display()))?;
+        print_line(&format!("The previous store is kept as {}", aside.display()))?;
     }
     Ok(())
 }
@@ -226,7 +226,10 @@ fn check_secret(
     };
     if let Some(configured) = &config.secrets.secret_key {
         if brought.is_some() {
-            return Err("the secret key is configured (BURSAR_SECRET_KEY): change it there".into());
+            return Err(
+                "--secret-key has no effect, because BURSAR_SECRET_KEY is set: change that instead"
+                    .into(),
+            );
         }
         check(configured)?;
         return Ok(None);
@@ -236,10 +239,11 @@ fn check_secret(
         let path = config.storage.data_dir.join(SECRET_KEY);
         let known = known.ok_or_else(|| {
             let path = path.display();
-            format!("there is no {path}: bring the backup's own key along with --secret-key FILE")
+            format!(
+                "{path} does not exist: give the secret key of the backup with --secret-key FILE"
+            )
         })?;
-        check(&known)
-            .map_err(|error| format!("{error}; or bring it along with --secret-key FILE"))?;
+        check(&known).map_err(|error| format!("{error}; or give it with --secret-key FILE"))?;
         return Ok(None);
     };
     let text = std::fs::read_to_string(path)
@@ -260,7 +264,9 @@ pub(super) fn known_secret(config: &Config) -> Result<Secret, CommandError> {
     if let Some(secret) = &config.secrets.secret_key {
         return Ok(secret.clone());
     }
-    let missing = || format!("there is no {}", config.storage.data_dir.join(SECRET_KEY).display());
+    let path = config.storage.data_dir.join(SECRET_KEY);
+    let missing =
+        || format!("{} does not exist: restore it, or set BURSAR_SECRET_KEY", path.display());
     Ok(read_secret(&config.storage.data_dir, SECRET_KEY)?.ok_or_else(missing)?)
 }
 
@@ -296,7 +302,7 @@ fn watched<T>(
 }
 
 fn already_there(path: &Path) -> CommandError {
-    format!("{} exists; say --force to replace it", path.display()).into()
+    format!("{} already exists; add --force to replace it", path.display()).into()
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -98,7 +98,7 @@ async fn create_key(
         Ok(made.map(|_| text))
     };
     let key = app.ledger.change(tenant_id, create).await??;
-    key.ok_or_else(|| "no key was made".into())
+    key.ok_or_else(|| "the server created no key".into())
 }
 
 fn draft() -> IntegrationDraft {

@@ -29,7 +29,7 @@ pub(super) fn run(config: &Config, arguments: HealthArguments) -> Result<(), Com
     let answer = agent(url, DEADLINE).get(format!("{url}/health/ready")).call();
     match answer.map(|answer| answer.status().as_u16()) {
         Ok(200) => Ok(print_line(&format!("{url} is ready"))?),
-        Ok(status) => Err(format!("{url} is not ready: it answers {status}").into()),
+        Ok(status) => Err(format!("{url} is not ready: it responded with {status}").into()),
         Err(error) => Err(format!("{url} is not ready: {error}").into()),
     }
 }

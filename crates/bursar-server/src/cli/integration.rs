@@ -195,7 +195,7 @@ fn enable_made(client: &ApiClient, printer: Printer, made: &RawValue) -> Result<
         Ok(enabled) => printer.one(&enabled),
         Err(error) => {
             printer.one(made)?;
-            Err(format!("made, but not enabled: {error}").into())
+            Err(format!("the integration was created, but not enabled: {error}").into())
         }
     }
 }
@@ -215,7 +215,7 @@ fn changes(
             Clearable::CredentialRef => "credential_ref",
         };
         if body.insert(field.to_owned(), Value::Null).is_some() {
-            return Err(format!("{field} cannot be both given and cleared").into());
+            return Err(format!("{field} cannot be both set and cleared").into());
         }
     }
     Ok(Value::Object(body))

@@ -198,9 +198,11 @@ fn serve(config: &Config) -> Result<(), CommandError> {
 
 fn serve_dev(config: &Config) -> Result<(), CommandError> {
     if config.database().file().is_none() {
-        return Err("`bursar dev` keeps what it makes in a folder, and none of it in PostgreSQL: \
-                    use `bursar serve`, and `bursar tenant`, `integration` and `key`"
-            .into());
+        return Err(
+            "`bursar dev` does not work with PostgreSQL: use `bursar serve`, and create a tenant, \
+             an integration and keys with `bursar tenant`, `bursar integration` and `bursar key`"
+                .into(),
+        );
     }
     log::start(config.log.log_format, &config.log.log)?;
     runtime()?.block_on(async {

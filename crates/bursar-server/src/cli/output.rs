@@ -67,7 +67,7 @@ impl Printer {
         print_lines(&lines(&fields))?;
         if let Some(Value::String(secret)) = secret {
             print_error_line(&format!(
-                "The last line is the {noun}. It is shown this once; keep it safe:"
+                "The last line is the {noun}. It is shown only once. Keep it safe:"
             ));
             print_line(&secret)?;
         }

@@ -27,17 +27,17 @@ struct StatusView {
 pub(super) fn migrate(config: &Config, app_role: Option<&str>) -> Result<(), CommandError> {
     let database = &config.database();
     let Database::Postgres(postgres) = database else {
-        let nothing = "nothing to do, each start of the server brings its schema up to date";
+        let nothing = "nothing to do: the server migrates its own file when it starts";
         return Ok(print_line(&format!("{database}: {nothing}"))?);
     };
-    let role = app_role.ok_or("say which role the servers have: --app-role NAME")?;
+    let role = app_role.ok_or("name the database role of the servers with --app-role NAME")?;
     let url = postgres.url()?;
     let before = PostgresStore::schema_status(url.expose())?;
     let after = PostgresStore::migrate(url.expose(), role)?;
     let climbed = if before.found == after.found {
-        format!("schema {}, as before", after.found)
+        format!("schema {}, unchanged", after.found)
     } else {
-        format!("schema {}, from {}", after.found, before.found)
+        format!("schema {}, migrated from {}", after.found, before.found)
     };
     Ok(print_line(&format!("{database}: {climbed}; the role {role} may use it"))?)
 }
@@ -74,10 +74,10 @@ fn advice(status: &SchemaStatus) -> (bool, &'static str) {
         0 => "run `bursar db migrate --app-role NAME` as the role that is to own the tables",
         _ if found < known => {
             "run `bursar db migrate --app-role NAME` as the role that owns the tables; servers of \
-             the version before go on meanwhile"
+             the previous version keep running meanwhile"
         }
         _ if found == known => "nothing to do",
-        _ if is_usable => "nothing to do: servers of a newer version run beside this one",
+        _ if is_usable => "nothing to do: a newer version can use the database beside this one",
         _ => "use a newer bursar",
     };
     (is_usable, advice)
@@ -86,9 +86,9 @@ fn advice(status: &SchemaStatus) -> (bool, &'static str) {
 /// Like [`advice`], for a file, which a server migrates when it starts.
 fn advice_on_file(status: &SchemaStatus) -> (bool, &'static str) {
     match status.found {
-        0 => (true, "the first start of the server makes it"),
+        0 => (true, "nothing to do: the server creates the schema when it first starts"),
         found if found < status.known => {
-            (true, "the next start of the server brings it up to date")
+            (true, "nothing to do: the server migrates the schema when it next starts")
         }
         _ => advice(status),
     }
@@ -104,7 +104,7 @@ mod tests {
             (0, 2, 0, false, "own the tables"),
             (1, 2, 1, false, "owns the tables"),
             (2, 2, 1, true, "nothing to do"),
-            (3, 2, 2, true, "newer version run beside"),
+            (3, 2, 2, true, "newer version can use"),
             (3, 2, 3, false, "use a newer bursar"),
         ] {
             let (usable, said) = advice(&SchemaStatus { found, known, oldest_known });

@@ -1,5 +1,4 @@
-//! The data folder: its secrets, made on the first start, who can read it, and the address of the
-//! running server.
+//! The data folder: its secrets, its permissions, and the address of the running server.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,10 +11,10 @@ use crate::auth::secret::{NoRandomness, OPERATOR_PREFIX, Secret, random_digits};
 pub(crate) const OPERATOR_TOKEN: &str = "operator-token";
 /// The file of the secret key.
 pub const SECRET_KEY: &str = "secret-key";
-/// The file that says where the running server listens.
+/// The file with the URL of the running server.
 pub(crate) const ADDRESS: &str = "server-address";
 
-/// What the group and everyone else may do.
+/// The permission bits of the group and of others.
 const OTHERS: u32 = 0o077;
 
 /// Why the data folder cannot be used.
@@ -26,7 +25,7 @@ pub struct DataDirError {
     cause: io::Error,
 }
 
-/// Makes the folder, for its owner only, when it is not there.
+/// Creates the folder, accessible by its owner only, unless it exists.
 ///
 /// # Errors
 /// [`DataDirError`].
@@ -40,7 +39,7 @@ pub(crate) fn create(folder: &Path) -> Result<(), DataDirError> {
         .map_err(|cause| DataDirError { path: folder.to_owned(), cause })
 }
 
-/// Reads a secret from its file, or makes one; the file is its owner's only.
+/// Reads a secret from its file, or creates it in a file that only the owner can read.
 ///
 /// # Errors
 /// [`DataDirError`].
@@ -52,18 +51,18 @@ pub fn secret(folder: &Path, name: &str) -> Result<Secret, DataDirError> {
     let failed = |cause| DataDirError { path: path.clone(), cause };
     let made = make_secret(name).map_err(|error| failed(io::Error::other(error)))?;
     publish_once(&path, made.expose()).map_err(failed)?;
-    // Another process that starts here now may have been first: what stands in the file counts.
+    // Another process may have created the file first, so its content counts.
     let missing = || failed(io::Error::from(io::ErrorKind::NotFound));
     read_secret(folder, name)?.ok_or_else(missing)
 }
 
-/// A new secret of a form by which it is recognised where it does not belong.
+/// A new secret with a prefix by which Bursar recognises it in other texts.
 fn make_secret(name: &str) -> Result<Secret, NoRandomness> {
     let prefix = if name == OPERATOR_TOKEN { OPERATOR_PREFIX } else { "bur_secret_" };
     Ok(Secret::new(format!("{prefix}{}", random_digits()?.expose())))
 }
 
-/// A new token of the operator, which is kept nowhere.
+/// A new operator's token, which is not stored.
 ///
 /// # Errors
 /// [`NoRandomness`].
@@ -84,8 +83,7 @@ pub(crate) fn read_secret(folder: &Path, name: &str) -> Result<Option<Secret>, D
     }
 }
 
-/// Those of these files and folders that are there and that others than their owner can read,
-/// change or look into.
+/// The given files and folders that exist and that users other than their owner can access.
 pub(crate) fn open_to_others(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
     let is_open = |path: &PathBuf| {
         fs::metadata(path).is_ok_and(|found| found.permissions().mode() & OTHERS != 0)
@@ -93,7 +91,7 @@ pub(crate) fn open_to_others(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Pa
     paths.into_iter().filter(is_open).collect()
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a shell.
 pub(crate) fn shell_word(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@".contains(letter);
@@ -103,7 +101,7 @@ pub(crate) fn shell_word(path: &Path) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Writes a file for its owner only, whole or not at all, and makes it durable.
+/// Writes a file atomically and durably, readable by its owner only.
 ///
 /// # Errors
 /// What the system says.
@@ -113,7 +111,7 @@ pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// Writes a file like [`write_private`], unless there is one already.
+/// Writes a file like [`write_private`], unless it exists.
 fn publish_once(path: &Path, text: &str) -> io::Result<()> {
     let beside = write_beside(path, text)?;
     let linked = fs::hard_link(&beside, path);
@@ -124,11 +122,11 @@ fn publish_once(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes a durable file beside another, under a name of this process.
+/// Writes a durable temporary file beside another, named after this process.
 fn write_beside(path: &Path, text: &str) -> io::Result<PathBuf> {
     use std::os::unix::fs::OpenOptionsExt;
     let beside = path.with_extension(format!("new-{}", std::process::id()));
-    // What an earlier process of the same number left may be readable by others.
+    // A leftover of an earlier process with the same id may be readable by others.
     let _ = fs::remove_file(&beside);
     let mut file = File::options().create_new(true).write(true).mode(0o600).open(&beside)?;
     file.write_all(text.as_bytes())?;

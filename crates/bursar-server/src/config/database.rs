@@ -1,4 +1,4 @@
-//! Where the ledger is kept: in a file of this machine, or in a PostgreSQL that nodes share.
+//! The database of the ledger: a local file, or PostgreSQL shared by several nodes.
 
 use std::fmt;
 use std::io;
@@ -10,12 +10,12 @@ use serde::{Deserialize, Deserializer};
 use super::setting::SettingValue;
 use crate::auth::secret::Secret;
 
-/// How the name of a file begins.
+/// The scheme of a file.
 const SQLITE: &str = "sqlite:";
-/// How the URL of a PostgreSQL begins.
+/// The schemes of PostgreSQL.
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
-/// Where the ledger is kept. What is shown of it has no password in it.
+/// The database of the ledger. Its `Display` form has no password.
 pub enum Database {
     /// The embedded store's file.
     File(PathBuf),
@@ -24,32 +24,32 @@ pub enum Database {
 
 /// The value of the setting `database`.
 pub(crate) enum DatabaseSetting {
-    /// A file of its own name in the data folder.
+    /// The default file in the data folder.
     InDataDir,
     File(PathBuf),
     Postgres(PostgresUrl),
 }
 
-/// The URL of a PostgreSQL.
+/// The URL of a PostgreSQL database.
 #[derive(Clone)]
 pub struct PostgresUrl {
     url: Secret,
-    /// The URL without its role, password and parameters, which is all of it that may be seen.
+    /// The URL without role, password and parameters. Only this part may be shown.
     shown: String,
 }
 
-/// A database of PostgreSQL, and how a node uses it.
+/// A PostgreSQL database and its numbers of connections.
 pub struct PostgresDatabase {
     pub(crate) address: PostgresUrl,
-    /// The file of the password, when it is not in the URL.
+    /// The file with the password, if the URL has none.
     pub(crate) password_file: Option<PathBuf>,
-    /// Connections that write, each with a thread.
+    /// Connections for writing, each with its own thread.
     pub(crate) writers: usize,
-    /// Connections that read.
+    /// Connections for reading.
     pub(crate) readers: usize,
 }
 
-/// The file of the database's password cannot be read.
+/// The file with the database password cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {path} (postgres.password_file): {cause}")]
 pub struct PasswordError {
@@ -77,11 +77,10 @@ impl fmt::Display for Database {
 }
 
 impl PostgresUrl {
-    /// Takes a text that begins as the URL of a PostgreSQL does.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// What is wrong with it, without a part of it: a part that is out of its place may be one of
-    /// the password.
+    /// The problem. It quotes nothing of the URL, because a misplaced part may be a password.
     fn parse(url: &str) -> Result<Self, &'static str> {
         Ok(Self { shown: hosts_and_name(url)?, url: Secret::new(url.to_owned()) })
     }
@@ -94,7 +93,7 @@ impl PostgresDatabase {
         Self { address, password_file, writers, readers }
     }
 
-    /// The URL with the password: its own or, when it has none, the one in the file.
+    /// The URL with its own password, or with the one in the file.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -138,7 +137,7 @@ impl SettingValue for DatabaseSetting {
     }
 }
 
-/// What may be seen of a value of the setting `database`, whether it works or not.
+/// The part of the setting `database` that may be shown, also for an invalid value.
 fn shown(text: &str) -> String {
     if text.is_empty() || text.starts_with(SQLITE) {
         return text.to_owned();
@@ -149,14 +148,14 @@ fn shown(text: &str) -> String {
 /// The hosts and the name of the database.
 fn hosts_and_name(url: &str) -> Result<String, &'static str> {
     let (scheme, login, rest) = parts(url).ok_or("must begin with postgres://")?;
-    // Whatever stands behind the first @ is taken for a host, and would be shown.
+    // The text behind the first @ is taken for the host and would be shown.
     if rest.contains('@') {
         return Err("has more than one @: in a role or a password, write it as %40");
     }
     let address = rest.split('?').next().unwrap_or_default();
     let (hosts, name) = address.split_once('/').unwrap_or((address, ""));
     if name.contains('/') {
-        return Err("has more than one / behind its host: write it as %2F");
+        return Err("has more than one / after the host: write it as %2F");
     }
     let is_host = |host: &str| {
         let port = match host.rsplit_once(']') {
@@ -166,15 +165,15 @@ fn hosts_and_name(url: &str) -> Result<String, &'static str> {
         port.is_none_or(|port| port.parse::<u16>().is_ok())
     };
     if !hosts.split(',').all(is_host) {
-        return Err("has a port that is no number; in a password, write : as %3A");
+        return Err("has a port that is not a number; in a password, write : as %3A");
     }
     if login.is_none() && hosts.is_empty() && name.is_empty() && !rest.contains('?') {
-        return Err("names no host");
+        return Err("has no host");
     }
     Ok(format!("{scheme}{address}"))
 }
 
-/// The scheme, the role with the password, and what follows.
+/// The scheme, the role with the password, and the rest.
 fn parts(url: &str) -> Option<(&'static str, Option<&str>, &str)> {
     SCHEMES.into_iter().find_map(|scheme| {
         let rest = url.strip_prefix(scheme)?;
@@ -192,11 +191,11 @@ fn has_password(url: &str) -> bool {
         || parameters.split('&').any(|pair| pair.starts_with("password="))
 }
 
-/// Adds a password as a parameter, every byte of which is written so that none has a meaning.
+/// Adds a password as a percent-encoded parameter.
 fn with_password(url: &str, password: &str) -> Secret {
     use std::fmt::Write;
     let mark = if url.contains('?') { '&' } else { '?' };
-    // With room for all of it: a text that moves leaves itself behind.
+    // Allocated once, because a reallocation would leave a copy of the password in memory.
     let mut text = String::with_capacity(url.len() + "?password=".len() + password.len() * 3);
     text.push_str(url);
     text.push(mark);

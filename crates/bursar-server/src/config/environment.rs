@@ -1,18 +1,18 @@
-//! Which variables of the environment are meant for the server.
+//! Which environment variables are settings of the server.
 
 use super::setting::PREFIX;
 
-/// Beginnings of the names that container platforms give to a service called bursar.
+/// Prefixes of the variables that container platforms set for a service named bursar.
 const SERVICE_PREFIXES: &[&str] = &["BURSAR_PORT", "BURSAR_SERVICE_"];
-/// Parts of the names that they give to any service.
+/// Parts of the variables that they set for any service.
 const SERVICE_PARTS: &[&str] = &["_SERVICE_HOST", "_SERVICE_PORT"];
-/// Parts of the names that they give to the ports of a service.
+/// Parts of the variables that they set for the ports of a service.
 const PROTOCOLS: &[&str] = &["_TCP", "_UDP", "_SCTP"];
-/// Names that clients and tests read themselves.
+/// Variables that clients and tests read.
 const OTHER_NAMES: &[&str] = &["BURSAR_URL", "BURSAR_API_KEY", "BURSAR_PROVE"];
 const TEST_PREFIX: &str = "BURSAR_TEST_";
 
-/// Whether a variable must be a setting, so that a misspelled one is refused.
+/// Whether a variable must be a setting. Unknown ones are refused, because they are misspelled.
 pub(super) fn must_be_a_setting(name: &str, value: &str) -> bool {
     name.starts_with(PREFIX)
         && !is_of_a_service(name, value)
@@ -20,8 +20,8 @@ pub(super) fn must_be_a_setting(name: &str, value: &str) -> bool {
         && !name.starts_with(TEST_PREFIX)
 }
 
-/// Whether a container platform sets a variable to say where a service is: one that is called
-/// bursar, or whose name begins so, such as its database.
+/// Whether a container platform set the variable for a service named bursar, or for one whose name
+/// begins with bursar, such as its database.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     SERVICE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || SERVICE_PARTS.iter().any(|part| name.contains(part))

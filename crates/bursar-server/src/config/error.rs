@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, as sentences for the operator.
+//! Errors in a configuration, as sentences for the operator.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,27 +21,27 @@ pub enum ConfigError {
         /// What the parser said.
         message: String,
     },
-    /// The file or the environment has a name that is no setting.
+    /// The file or the environment has an unknown name.
     #[error("{name} is not a setting{hint} (`bursar config example` prints all settings)")]
     Unknown {
-        /// The name, after its file and line or as the variable.
+        /// The name: a key with its file and line, or a variable.
         name: String,
-        /// The setting that it resembles, as a part of the sentence.
+        /// A suggestion, as a part of the sentence.
         hint: String,
     },
-    /// A setting has a value that it cannot have.
+    /// A setting has an invalid value.
     #[error("{name}{problem}")]
     Wrong {
-        /// The key after its file and line, or the variable.
+        /// The key with its file and line, or the variable.
         name: String,
         /// The rest of the sentence.
         problem: String,
     },
 }
 
-/// Makes what serde says the rest of a sentence that begins with the name of a setting.
+/// Turns a message of serde into the rest of a sentence that begins with the name of a setting.
 ///
-/// `path` leads into the value. What is said begins with a dot where it leads further.
+/// `path` leads into the value. A message that begins with a dot continues the path.
 pub(super) fn rest_of_sentence(path: &str, said: &str, is_secret: bool) -> String {
     let pair = |kind: &str| said.strip_prefix(kind)?.rsplit_once(", expected ");
     let wrong = pair("invalid type: ").or(pair("invalid value: ")).or(pair("unknown variant "));
@@ -54,8 +54,8 @@ pub(super) fn rest_of_sentence(path: &str, said: &str, is_secret: bool) -> Strin
     } else if let Some((key, known)) = pair("unknown field ") {
         let known = known.trim_start_matches("one of ");
         match path.ends_with(&format!(".{}", key.trim_matches('`'))) {
-            true => format!("is not a known key; known are {known}"),
-            false => format!("has the unknown key {key}; known are {known}"),
+            true => format!("is not a known key; the known keys are {known}"),
+            false => format!("has the unknown key {key}; the known keys are {known}"),
         }
     } else if let Some(key) = said.strip_prefix("missing field ") {
         format!("lacks the key {key}")
@@ -68,7 +68,7 @@ pub(super) fn rest_of_sentence(path: &str, said: &str, is_secret: bool) -> Strin
     format!("{dot}{path}{space}{said}")
 }
 
-/// A value or a type as TOML calls it.
+/// A value or a type in the terms of TOML.
 fn in_words(said: &str) -> &str {
     const KINDS: [&str; 4] = ["string ", "integer ", "boolean ", "floating point "];
     match said {
@@ -94,8 +94,9 @@ mod tests {
         check(".", "invalid type: map, expected a sequence", " is a table; it must be a list");
         check("[1]", "missing field `audience`", "[1] lacks the key `audience`");
         let said = "unknown field `isuer`, expected one of `issuer`, `audience`";
-        check("[0]", said, "[0] has the unknown key `isuer`; known are `issuer`, `audience`");
-        check("[0].isuer", said, "[0].isuer is not a known key; known are `issuer`, `audience`");
+        let known = "the known keys are `issuer`, `audience`";
+        check("[0]", said, &format!("[0] has the unknown key `isuer`; {known}"));
+        check("[0].isuer", said, &format!("[0].isuer is not a known key; {known}"));
         check("[0]", ".tenant must be an id", "[0].tenant must be an id");
         check("a.b", "must not be empty", ".a.b must not be empty");
     }

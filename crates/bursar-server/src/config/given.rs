@@ -1,4 +1,4 @@
-//! What the file and the environment say, before a type reads it.
+//! The values in the file and the environment, before they are parsed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,14 +24,14 @@ pub(crate) enum Origin {
     Environment,
 }
 
-/// The texts of the file and the environment, wiped when dropped: they may have secrets in them.
+/// The texts of the file and the environment. They may contain secrets, so they are wiped on drop.
 pub(crate) struct Sources<'p> {
     file: Option<(&'p Path, Zeroizing<String>)>,
     environment: Vec<(String, Zeroizing<String>)>,
 }
 
 impl<'p> Sources<'p> {
-    /// Reads the file, if there is one, and keeps what the environment says to the server.
+    /// Reads the file, if any, and the variables of the environment that must be settings.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`].
@@ -51,7 +51,7 @@ impl<'p> Sources<'p> {
     }
 }
 
-/// What is said about each setting, the environment before the file.
+/// The given value of each setting. The environment takes precedence over the file.
 pub(crate) struct Given<'s> {
     file: Option<(&'s Path, &'s str)>,
     values: BTreeMap<&'static str, (Value<'s>, Origin)>,
@@ -62,21 +62,21 @@ enum Value<'s> {
     Toml(Spanned<DeValue<'s>>),
 }
 
-/// Why a value cannot be read.
+/// Why a value cannot be parsed.
 struct ParseFailure {
-    /// Where in the value.
+    /// The path within the value.
     path: String,
-    /// What serde says.
+    /// The message of serde.
     said: String,
-    /// Where in the file.
+    /// The byte offset in the file.
     at: Option<usize>,
 }
 
 impl<'s> Given<'s> {
-    /// Assigns what the sources say to these settings.
+    /// Assigns the values of the sources to the settings.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`], or [`ConfigError::Unknown`] for a name that is none of them.
+    /// [`ConfigError::Invalid`], or [`ConfigError::Unknown`] for an unknown name.
     pub(crate) fn assign(
         sources: &'s Sources<'_>,
         settings: &[Setting],
@@ -101,7 +101,7 @@ impl<'s> Given<'s> {
         Ok(given)
     }
 
-    /// Takes the settings out of a table of the file, whose keys follow `prefix`.
+    /// Takes the settings from a table of the file. Their keys begin with `prefix`.
     fn take_table(
         &mut self,
         prefix: &str,
@@ -148,7 +148,7 @@ impl<'s> Given<'s> {
         })
     }
 
-    /// An error about a setting, with the place where its value was given.
+    /// An error about a setting, with the place of its value.
     pub(crate) fn wrong(&self, key: &str, problem: &str) -> ConfigError {
         ConfigError::Wrong { name: self.name(key, None), problem: format!(" {problem}") }
     }
@@ -170,7 +170,7 @@ impl<'s> Given<'s> {
         }
     }
 
-    /// A setting as an error names it: by its variable, or after its line in the file.
+    /// The name of a setting in an error: its variable, or its key with the file and line.
     fn name(&self, key: &str, line: Option<usize>) -> String {
         match self.values.get(key) {
             Some((_, Origin::Environment)) => env_name(key),
@@ -202,7 +202,7 @@ fn read_default<T: SettingValue>(setting: &Setting) -> Result<T, ParseFailure> {
     read_toml(value)
 }
 
-/// Strings of the file are read like texts of the environment, so that both take the same values.
+/// Parses a value of the file. Strings are parsed like texts of the environment.
 fn read_toml<T: SettingValue>(value: Spanned<DeValue<'_>>) -> Result<T, ParseFailure> {
     if let DeValue::String(text) = value.get_ref() {
         return read_text(text);
@@ -229,7 +229,7 @@ fn keys_and_sections(settings: &[Setting]) -> Vec<String> {
     keys.chain(sections).map(str::to_owned).collect()
 }
 
-/// Refuses a name, with the known one that resembles it most.
+/// The error for an unknown name, which suggests the most similar known name.
 fn unknown(name: String, written: &str, known: &[String]) -> ConfigError {
     let distance = |known: &String| strsim::osa_distance(written, known);
     let nearest = known.iter().min_by_key(|known| distance(known));

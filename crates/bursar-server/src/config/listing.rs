@@ -1,17 +1,17 @@
-//! All settings for people: the example file. The tests write the table of docs/operating.md.
+//! The example file with all settings. The tests generate the table in docs/operating.md.
 
 use std::fmt::Write;
 
 use super::setting::Setting;
 
-/// Columns of a line of the example.
+/// The longest line of the example.
 const WIDTH: usize = 96;
 
-/// Every setting, commented out, under the heads of their sections.
+/// Every setting, commented out, by section.
 pub(crate) fn example(settings: &[Setting]) -> String {
     let mut text = String::from(
         "# All settings of Bursar with their defaults. To change one, remove the # before it. The\n\
-         # environment overrides this file; it gives lists with commas between their items.\n\
+         # environment overrides this file. It separates the items of a list by commas.\n\
          # `bursar config check` prints the settings in force.\n",
     );
     let mut sections: Vec<&str> = Vec::new();
@@ -21,7 +21,7 @@ pub(crate) fn example(settings: &[Setting]) -> String {
             sections.push(section);
         }
     }
-    // In TOML, what is outside of sections precedes all of them.
+    // In TOML, settings without a section come first.
     sections.sort_by_key(|section| !section.is_empty());
     for head in sections {
         if !head.is_empty() {
@@ -65,7 +65,7 @@ mod tests {
     /// The head of the table in docs/operating.md.
     const TABLE_HEAD: &str = "| key | environment | default | what it does |\n|---|---|---|---|\n";
 
-    /// Every setting in a row of Markdown.
+    /// The Markdown table of all settings.
     fn table(settings: &[Setting]) -> String {
         let mut text = TABLE_HEAD.to_owned();
         for setting in settings {
@@ -77,7 +77,7 @@ mod tests {
         text
     }
 
-    /// Claims that a file of the repository is like this, or writes it.
+    /// Asserts that a file of the repository has this content, or writes it.
     #[track_caller]
     fn check_file(path: &str, expected: impl FnOnce(&str) -> String) {
         let path = Path::new(ROOT).join(path);

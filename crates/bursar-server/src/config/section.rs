@@ -1,12 +1,12 @@
-//! Declares a section of settings: its struct, its keys, defaults and documentation at once.
+//! Declares a section of settings: its struct, keys, defaults and documentation.
 
 use super::error::ConfigError;
 use super::given::Given;
 use super::setting::Setting;
 
-/// Settings that are declared and read together.
+/// A section of settings.
 pub(crate) trait Section: Sized {
-    /// The settings in the order of their declaration, those of nested sections last.
+    /// The settings in the order of their declaration, with nested sections last.
     fn settings() -> Vec<Setting>;
 
     /// Reads and checks the settings.
@@ -35,8 +35,8 @@ pub(crate) trait Section: Sized {
 /// This declares the key `gateway.pool.connections_max` and the variable
 /// `BURSAR_GATEWAY_POOL_CONNECTIONS_MAX`. A default is written as in the file; that of an optional
 /// setting is `""`. A type states its bounds (`Whole<1, 600>`). `in`, `nested` and `check`
-/// (`fn(&Self, &Given<'_>) -> Result<(), ConfigError>`, for rules about several settings) may be
-/// left out.
+/// (`fn(&Self, &Given<'_>) -> Result<(), ConfigError>`, for rules about several settings) are
+/// optional.
 macro_rules! section {
     (@setting [$prefix:expr, $field:ident, $Value:ty, $default:tt, $($help:literal)+]) => {
         $crate::config::setting::Setting {

@@ -1,4 +1,4 @@
-//! What is declared of one setting, and what its type tells about its values.
+//! The declaration of a setting, and the trait of its type.
 
 use std::path::PathBuf;
 
@@ -7,38 +7,38 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 use toml::de::ValueDeserializer;
 
-/// How the names of all settings begin in the environment.
+/// The prefix of all environment variables.
 pub(crate) const PREFIX: &str = "BURSAR_";
 
-/// One setting, as [`section!`](super::section) makes it of its declaration.
+/// A setting, which [`section!`](super::section) creates from its declaration.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The key in the file, with its section.
     pub key: &'static str,
     /// The default as TOML.
     pub(crate) default: &'static str,
-    /// The lines of its documentation, joined.
+    /// Its documentation.
     pub(crate) about: &'static str,
-    /// Whether messages must not repeat a value.
+    /// Whether messages must not quote a value.
     pub(crate) is_secret: bool,
-    /// The smallest and the largest number, where a type narrows them.
+    /// The smallest and the largest number, if the type limits them.
     pub(crate) bounds: Option<(i64, i64)>,
-    /// What may be shown of a value.
+    /// The part of a value that may be shown.
     pub(crate) shown: fn(&str) -> String,
 }
 
 /// The type of a setting's value.
 ///
-/// It reads what the file says, and the text that the environment gives
+/// It is deserialized from a value of the file or from a text of the environment
 /// ([`SettingText`](super::setting_text::SettingText)). Its errors are the rest of a sentence that
 /// begins with the key: "must be human or json".
 pub(crate) trait SettingValue: DeserializeOwned {
-    /// Whether messages must not repeat a value.
+    /// Whether messages must not quote a value.
     const IS_SECRET: bool = false;
-    /// The smallest and the largest number, where the type narrows them.
+    /// The smallest and the largest number, if the type limits them.
     const BOUNDS: Option<(i64, i64)> = None;
 
-    /// What may be shown of a value.
+    /// The part of a value that may be shown.
     fn shown(text: &str) -> String {
         if Self::IS_SECRET { "(set)".to_owned() } else { text.to_owned() }
     }
@@ -48,7 +48,7 @@ impl SettingValue for bool {}
 impl SettingValue for String {}
 impl SettingValue for PathBuf {}
 
-/// Empty is nothing.
+/// An empty text is `None`.
 impl<T: SettingValue> SettingValue for Option<T> {
     const IS_SECRET: bool = T::IS_SECRET;
     const BOUNDS: Option<(i64, i64)> = T::BOUNDS;
@@ -58,23 +58,23 @@ impl<T: SettingValue> SettingValue for Option<T> {
     }
 }
 
-/// A list in the file; in the environment texts with commas between them, or JSON.
+/// A list in the file. In the environment, texts separated by commas, or JSON.
 impl<T: SettingValue> SettingValue for Vec<T> {
     const IS_SECRET: bool = T::IS_SECRET;
 }
 
 impl Setting {
-    /// The name in the environment.
+    /// The environment variable.
     pub fn env(&self) -> String {
         env_name(self.key)
     }
 
-    /// The section, empty for settings outside of sections, and the name in it.
+    /// The section, which may be empty, and the name in it.
     pub(crate) fn section_and_name(&self) -> (&'static str, &'static str) {
         self.key.rsplit_once('.').unwrap_or(("", self.key))
     }
 
-    /// What the setting does, its bounds included.
+    /// The documentation with the bounds.
     pub(crate) fn help(&self) -> String {
         let about = self.about.trim();
         match self.bounds {
@@ -83,25 +83,25 @@ impl Setting {
         }
     }
 
-    /// The default as a value of the file.
+    /// The default as a TOML value.
     pub(crate) fn default_value(&self) -> Value {
         let value = ValueDeserializer::parse(self.default).and_then(Value::deserialize);
         // A test reads every default.
         value.unwrap_or_else(|_| Value::from(self.default))
     }
 
-    /// The default as a text of the environment.
+    /// The default as a text for the environment.
     pub fn default_text(&self) -> String {
         text_of(&self.default_value())
     }
 }
 
-/// The name of a key in the environment.
+/// The environment variable of a key.
 pub(crate) fn env_name(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// A value as the environment would give it. Lists of tables become JSON.
+/// A value as a text for the environment. Lists of tables become JSON.
 pub(crate) fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

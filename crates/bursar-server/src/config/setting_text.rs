@@ -5,10 +5,10 @@ use serde::de::{Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::error::Category;
 
-/// A text that becomes what its setting has: a number, a truth value, a list, nothing.
+/// A text that is deserialized into the type of its setting.
 ///
-/// Lists are written with commas or as JSON, tables as JSON. Empty is an empty list, and nothing
-/// where a setting is optional.
+/// Lists are written with commas or as JSON, tables as JSON. An empty text is an empty list, or no
+/// value where the setting is optional.
 #[derive(Clone, Copy)]
 pub(crate) struct SettingText<'t>(pub(crate) &'t str);
 
@@ -91,7 +91,7 @@ fn json<'de, T>(
     value.map_err(|error| match error.classify() {
         Category::Data => {
             let said = error.to_string();
-            // A position within a variable helps less than the path that is told.
+            // The path in the message helps more than a position within a variable.
             Error::custom(said.split(" at line ").next().unwrap_or_default())
         }
         Category::Syntax | Category::Eof | Category::Io => {

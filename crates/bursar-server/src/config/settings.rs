@@ -1,4 +1,4 @@
-//! Reads the configuration: every section, the file, and the environment over it.
+//! Reads the configuration from the file and the environment.
 
 use std::path::Path;
 
@@ -18,16 +18,16 @@ pub fn settings() -> Vec<Setting> {
     Config::settings()
 }
 
-/// What holds for one setting.
+/// The value of a setting, and its origin.
 pub struct InForce {
     pub(crate) setting: Setting,
-    /// The value as a text; a secret is in clear.
+    /// The value as text, with secrets in clear.
     pub(crate) text: String,
     pub(crate) origin: Origin,
 }
 
 impl Config {
-    /// Reads a file, if there is one, and the environment over it.
+    /// Reads a file, if any, and the environment, which overrides it.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -39,10 +39,10 @@ impl Config {
         Self::read(&Given::assign(&sources, &settings())?)
     }
 
-    /// The value of every setting, and where it comes from.
+    /// The value of every setting, and its origin.
     ///
     /// # Errors
-    /// [`ConfigError`] for what cannot be read; values are not checked.
+    /// [`ConfigError`] if a source cannot be read. Values are not validated.
     pub fn in_force(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
@@ -57,7 +57,7 @@ impl Config {
         Ok(settings.into_iter().map(row).collect())
     }
 
-    /// Where the ledger is kept.
+    /// The configured database.
     pub fn database(&self) -> Database {
         match &self.storage.database {
             DatabaseSetting::InDataDir => Database::File(self.storage.data_dir.join(DATABASE_FILE)),
@@ -98,7 +98,7 @@ mod tests {
     #[track_caller]
     fn check(file: Option<&str>, env: &[(&str, &str)], expected: &str) {
         let message = load(file, env).err().map(|error| error.to_string()).unwrap_or_default();
-        // The folder of the file is another one each time.
+        // The folder of the file differs each time.
         let from = message.find("bursar.toml").unwrap_or_default();
         let said = message.get(from..).unwrap_or_default();
         assert_eq!(said.replace(SEE_EXAMPLE, ""), expected);
@@ -189,7 +189,7 @@ mod tests {
             "bursar.toml:6: oidc.issuers[1].issuer is `1`; it must be a string",
         );
         let twice = list(first);
-        check(Some(&twice), &[], "bursar.toml:1: oidc.issuers[1].issuer is in the list already");
+        check(Some(&twice), &[], "bursar.toml:1: oidc.issuers[1].issuer is already in the list");
         let json = r#"[{"issuer":"https://a.example","audience":"b","tenant":"acme"}]"#;
         let tenant = "BURSAR_OIDC_ISSUERS[0].tenant must be the id of a tenant";
         check(None, &[("BURSAR_OIDC_ISSUERS", json)], tenant);
@@ -320,21 +320,23 @@ mod tests {
 
     #[test]
     fn an_error_about_two_settings_or_an_item_names_it() {
-        check(None, &[("BURSAR_TLS_KEY", "key.pem")], "BURSAR_TLS_KEY needs tls.certificate");
+        check(None, &[("BURSAR_TLS_KEY", "key.pem")], "BURSAR_TLS_KEY requires tls.certificate");
         check(
             Some("[tls]\ncertificate = 'c.pem'"),
             &[],
-            "bursar.toml:2: tls.certificate needs tls.key",
+            "bursar.toml:2: tls.certificate requires tls.key",
         );
         check(
             None,
             &[("BURSAR_SERVER_TRUSTED_PROXIES", "10.0.0.0/8, a proxy")],
-            "BURSAR_SERVER_TRUSTED_PROXIES has \"a proxy\", which is neither a network nor an address",
+            "BURSAR_SERVER_TRUSTED_PROXIES has \"a proxy\", which is neither an address nor a \
+             network such as 10.0.0.0/8",
         );
         check(
             Some("[server]\ntrusted_proxies = ['']"),
             &[],
-            "bursar.toml:2: server.trusted_proxies has \"\", which is neither a network nor an address",
+            "bursar.toml:2: server.trusted_proxies has \"\", which is neither an address nor a \
+             network such as 10.0.0.0/8",
         );
         check(
             Some("[credentials]\nenv_prefixes = ['A_', '']"),

@@ -1,4 +1,4 @@
-//! Types that settings of several sections have.
+//! Types of settings that several sections use.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) struct Whole<const MIN: i64, const MAX: i64>(i64);
 
 const U32_MAX: i64 = u32::MAX as i64;
 
-/// A number of things, at least one.
+/// A count of at least one.
 pub(crate) type Count = Whole<1, U32_MAX>;
 /// A number of seconds, at least one.
 pub(crate) type Seconds = Whole<1, U32_MAX>;
@@ -27,7 +27,7 @@ impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
         self.0
     }
 
-    /// The same as a u32, whose bounds the type must keep.
+    /// The number as a `u32`. The bounds of the type must fit it.
     pub(crate) fn to_u32(self) -> u32 {
         const { Self::FITS_U32 };
         u32::try_from(self.0).unwrap_or(u32::MAX)
@@ -37,7 +37,7 @@ impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
         self.to_u32() as usize
     }
 
-    /// So many seconds.
+    /// The number as seconds.
     pub(crate) fn seconds(self) -> Duration {
         Duration::from_secs(self.to_u32().into())
     }
@@ -103,7 +103,7 @@ impl SettingValue for Secret {
     const IS_SECRET: bool = true;
 }
 
-/// A bearer token that is long enough to prove whose it is.
+/// A bearer token of sufficient length.
 pub struct BearerToken(Secret);
 
 impl BearerToken {

@@ -37,12 +37,14 @@ pub fn check(
     allowed: &AllowedPrefixes,
 ) -> Result<String, ApiError> {
     if raw_key::contains_key(&reference) {
-        let problem = "looks like a raw key: seal it under /api/v1/credentials, or keep it in a \
-             vault, and give its reference";
+        let problem = "looks like a raw key: keep the key in a vault and send a reference to it";
         return Err(ApiError::of(ErrorCode::SecretRefused).on(FIELD, problem));
     }
     if reference.len() > CHARS_MAX || reference.chars().any(char::is_control) {
-        return Err(ApiError::field(FIELD, "must have at most 500 plain characters"));
+        return Err(ApiError::field(
+            FIELD,
+            "must have at most 500 characters, and no control characters",
+        ));
     }
     match reference.split_once("://") {
         Some(("encrypted", id)) => grammar(is_name(id, "-"), "must be encrypted://<id>")?,

@@ -54,7 +54,11 @@ impl AddressLimiter {
         if logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             *logged_at = Some(Instant::now());
             let connections_max = self.connections_max;
-            tracing::warn!(%network, connections_max, "too many connections from one address");
+            tracing::warn!(
+                %network,
+                connections_max,
+                "an address has the maximum number of connections; further ones are closed"
+            );
         }
     }
 }

@@ -20,7 +20,7 @@ const PART_BYTES: usize = 64 * 1024;
 
 /// A panic while a part of the response was produced.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer panicked")]
+#[error("the response panicked")]
 struct Panicked;
 
 /// A request from its complete head to the last byte of its response.
@@ -157,7 +157,7 @@ mod tests {
         let mut body = InFlight::new(progress()).answer(Body::from_stream(parts));
         assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
         let end = body.frame().await.expect("no clean end").expect_err("a panic");
-        assert_eq!(end.to_string(), "the answer panicked");
+        assert_eq!(end.to_string(), "the response panicked");
         assert!(body.frame().await.is_none());
     }
 

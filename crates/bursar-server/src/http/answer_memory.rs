@@ -146,7 +146,7 @@ impl Writers {
             slot.map_err(|_| StoreError::Overloaded)
         };
         let written = retry_overloaded(enter).await?.run(work).await;
-        let fell = |_| Err(io::Error::other("a page was not written"));
+        let fell = |_| Err(io::Error::other("a page of an export was not written"));
         let written = written.unwrap_or_else(fell);
         written.map_err(|cause| StoreError::Unavailable(Arc::new(cause)))
     }

@@ -26,7 +26,11 @@ impl TryFrom<Vec<String>> for TrustedProxies {
     /// Parses networks (`10.0.0.0/8`) and single addresses.
     fn try_from(texts: Vec<String>) -> Result<Self, String> {
         let network = |text: &String| {
-            let is_neither = || format!("has {text:?}, which is neither a network nor an address");
+            let is_neither = || {
+                format!(
+                    "has {text:?}, which is neither an address nor a network such as 10.0.0.0/8"
+                )
+            };
             read_network(text).ok_or_else(is_neither)
         };
         texts.iter().map(network).collect::<Result<_, _>>().map(Self)

@@ -28,7 +28,7 @@ use crate::http::request_extensions::{ListenerKind, OverTls, OverflowConnection}
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long an HTTP/2 peer may take to answer a ping.
 const PONG_WITHIN: Duration = Duration::from_secs(20);
-/// What one request may send before it is read, and all requests of a connection together.
+/// The HTTP/2 receive windows in bytes, of one request and of all requests of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// The bytes buffered for one slow HTTP/2 stream.
@@ -43,7 +43,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 29\r\nConnection: close\r\n\r\nThis port is for HTTPS only.\r\n";
 
-/// What all connections of a listener share.
+/// The shared state of all connections of a listener.
 pub(crate) struct ConnectionHandler {
     pub(crate) router: Router,
     pub(crate) listener: ListenerKind,
@@ -156,7 +156,7 @@ where
     S: Abort + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut asked = pin!(async move {
-        // An error means that the server is gone, which asks for the end as well.
+        // An error means that the server was dropped, which ends the connection as well.
         let _ = drain.wait_for(|asked| *asked).await;
         drain
     });
@@ -182,8 +182,7 @@ where
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(None);
             }
-            // The client was told, as far as it listens. A request that arrived meanwhile is
-            // answered.
+            // The client was told, if it still reads. A request that arrived meanwhile is answered.
             if evicted && let Some((idleness, _)) = progress.idleness(Instant::now()) {
                 if idleness == Idleness::Stalled {
                     progress.cut();

@@ -178,7 +178,10 @@ impl State {
     fn log_full(&mut self, connections_max: usize, now: Instant) {
         if self.logged_at.is_none_or(|at| now.duration_since(at) >= LOG_EVERY) {
             self.logged_at = Some(now);
-            tracing::warn!(connections_max, "all connections are taken; idle ones give way");
+            tracing::warn!(
+                connections_max,
+                "the maximum number of connections is reached; new ones replace idle ones"
+            );
         }
     }
 }

@@ -25,8 +25,8 @@ pub(crate) fn provide(connections_max: usize) {
         tracing::warn!(
             has,
             needed,
-            "the system gives fewer file descriptors than server.connections_max needs; raise \
-             the limit (LimitNOFILE, ulimit -n) or lower the setting"
+            "the limit on file descriptors is too low for server.connections_max; raise the limit \
+             (LimitNOFILE, ulimit -n) or lower the setting"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! Exports: all rows of a resource in one answer, as long as it has to be.
+//! Exports: all rows of a resource in one response of any length.
 //!
-//! An export is one small page after another, each read when the client has taken the one before.
-//! Between pages it holds no reader and no snapshot, and while the client takes nothing it holds one
-//! page. The memory for that page is set aside when the export begins. If something fails on the way,
-//! the answer breaks off, so that nobody takes half a file for a whole one.
+//! An export consists of small pages. Each is read after the client has received the one before.
+//! Between pages the export holds no reader and no snapshot, and a slow client holds one page in
+//! memory, which is reserved when the export starts. After a failure the response breaks off, so
+//! that an incomplete file cannot pass for a complete one.
 
 use std::io;
 use std::sync::Arc;
@@ -23,9 +23,10 @@ use crate::http::retry::retry_overloaded;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Memory that is set aside for an export: a page as it is read, and as it is sent.
+/// The reserved memory of an export: a page as it is read, and as it is sent.
 const EXPORT_BYTES: usize = 512 * 1024;
-/// Exports that may be open, of which one tenant has at most a quarter and no more than it leaves.
+/// The most open exports. One tenant has at most a quarter of them, and never more than it leaves
+/// free.
 const EXPORTS_MAX: usize = 32;
 
 /// The memory of all exports.
@@ -33,43 +34,43 @@ pub(crate) fn export_budget() -> ByteBudget {
     ByteBudget::new(EXPORTS_MAX * EXPORT_BYTES)
 }
 
-/// What a resource exports: its pages, and how its rows are written.
+/// The pages of an exported resource, and the format of its rows.
 pub(crate) trait Export: Send + Sync + 'static {
     type Row: Send + 'static;
-    /// Where a page ends and the next one begins.
+    /// The position between two pages.
     type Position: Copy + Send + Sync + 'static;
 
     /// `Content-Type` and `Content-Disposition`.
     fn headers(&self) -> (&'static str, &'static str);
 
-    /// What stands before the first row; empty for nothing.
+    /// The text before the first row, which may be empty.
     fn head(&self) -> Bytes;
 
-    /// Reads a page that fits into the memory of an export, the first one or the one after a position.
+    /// Reads the first page, or the page after a position. It fits into the memory of an export.
     fn page(
         &self,
         store: &dyn Store,
         after: Option<Self::Position>,
     ) -> impl Future<Output = Result<ExportPage<Self::Row, Self::Position>, StoreError>> + Send;
 
-    /// Rows as they follow one another.
+    /// Encodes rows in their order.
     ///
     /// # Errors
-    /// When a row cannot be written, for which memory has no reason.
+    /// If a row cannot be encoded.
     fn write(&self, rows: Vec<Self::Row>) -> io::Result<Bytes>;
 }
 
-/// A page of an export, and where the next one begins, if there is one.
+/// A page of an export, and the position of the next page, if any.
 pub(crate) struct ExportPage<Row, Position> {
     pub(crate) rows: Vec<Row>,
     pub(crate) next: Option<Position>,
 }
 
-/// Answers with an export of a tenant.
+/// Responds with an export of a tenant.
 ///
 /// # Errors
-/// 503 when too many are open, and what storage says of the first page: what cannot be read at all is
-/// an error, and not a file that breaks off.
+/// 503 if too many exports are open, and errors of the store for the first page: an export that
+/// cannot start is an error and not a file that breaks off.
 pub(crate) async fn export<E: Export>(
     of: E,
     tenant_id: TenantId,
@@ -92,30 +93,30 @@ pub(crate) async fn export<E: Export>(
     Ok(response)
 }
 
-/// Takes the memory of an export, which is open until this is dropped.
+/// Reserves the memory of an export, which is open until the hold is dropped.
 fn open(budget: &ByteBudget, tenant_id: TenantId) -> Result<ByteHold, ApiError> {
     let mut hold = budget.hold(Holder::tenant(tenant_id, None));
     if hold.take(EXPORT_BYTES) {
         return Ok(hold);
     }
     let message = format!(
-        "Too many exports are open: one tenant may have {} at once. Come again when one has ended.",
+        "The tenant has {} open exports, the maximum. Try again when one has ended.",
         EXPORTS_MAX / 4
     );
     Err(ApiError::new(ErrorCode::Overloaded, message))
 }
 
-/// An export between two of its pieces.
+/// An export between two chunks.
 struct OpenExport<E: Export> {
     of: Arc<E>,
     store: Arc<dyn Store>,
     next: Next<E>,
-    /// For as long as someone reads it or it is written.
+    /// Held until the export ends and its last page is encoded.
     hold: Arc<ByteHold>,
     writers: Writers,
 }
 
-/// What an export does next.
+/// The next step of an export.
 enum Next<E: Export> {
     Head(Bytes, ExportPage<E::Row, E::Position>),
     Write(ExportPage<E::Row, E::Position>),
@@ -124,7 +125,7 @@ enum Next<E: Export> {
 }
 
 impl<E: Export> OpenExport<E> {
-    /// The next piece of the file, and what comes after it.
+    /// The next chunk of the file, and the export after it.
     async fn next_chunk(mut self) -> Result<Option<(Bytes, Self)>, StoreError> {
         let page = match std::mem::replace(&mut self.next, Next::End) {
             Next::End => return Ok(None),

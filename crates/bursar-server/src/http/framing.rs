@@ -158,7 +158,7 @@ impl Http1 {
         true
     }
 
-    /// Reads what a header field says about the body.
+    /// Reads the length of the body from a header field.
     fn read_field(&mut self, line: &Line) -> bool {
         let (name, value) = line.field();
         let is_length = name.eq_ignore_ascii_case(b"content-length");

@@ -62,8 +62,8 @@ pub(crate) fn inflate(bytes: &[u8], max: usize, mut hold: ByteHold) -> Result<By
 
 fn refusal(error: &io::Error) -> ApiError {
     let message = if error.kind() == ErrorKind::QuotaExceeded {
-        "The gzip body takes too much work for what it contains. Compress it in one piece, or \
-         flush less often."
+        "The gzip body takes too much work for its size. Compress it as one stream, and flush less \
+         often."
     } else {
         "The body is not valid gzip."
     };

@@ -132,7 +132,10 @@ pub async fn serve(
     end.await;
     asked.send_replace(true);
     if tokio::time::timeout(limits.drain, asked.closed()).await.is_err() {
-        tracing::warn!("connections were still busy at the end of the drain");
+        tracing::warn!(
+            "requests were still open when server.drain_seconds had passed; their connections were \
+             closed"
+        );
     }
 }
 
@@ -183,7 +186,7 @@ async fn accept(socket: &TcpListener, pool: &ConnectionPool) -> Option<(TcpStrea
             Some((stream, peer.ip()))
         }
         Err(error) => {
-            tracing::warn!(%error, "a connection was not accepted");
+            tracing::warn!(%error, "a connection could not be accepted");
             // The usual cause is a lack of file descriptors. An idle connection can give one back.
             pool.evict_idle(Instant::now());
             tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -55,7 +55,7 @@ impl WebUrl {
     /// # Errors
     /// The rest of a sentence that starts with the purpose of the URL.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let wrong = "must be an https URL without user, password and fragment";
+        let wrong = "must be an https URL without a user, a password and a fragment";
         let uri: Uri = text.parse().map_err(|_| wrong)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(wrong);
@@ -70,7 +70,7 @@ impl WebUrl {
         let (standard, tls_name) = match scheme {
             "https" => (443, Some(name)),
             "http" if is_this_machine(bare) => (80, None),
-            _ => return Err("must be an https URL; http is for this machine only"),
+            _ => return Err("must be an https URL; http is allowed for this machine only"),
         };
         let port = match said.strip_prefix(':') {
             None if said.is_empty() => standard,
@@ -107,22 +107,22 @@ fn is_this_machine(host: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
     /// The deadline passed.
-    #[error("no answer in time")]
+    #[error("no response in time")]
     TooSlow,
     /// Name resolution, connection or certificate failed.
     #[error("cannot connect")]
     Unreachable(#[source] io::Error),
     /// The connection broke off.
-    #[error("the exchange broke off")]
+    #[error("the connection broke off")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
     /// The status is not 200.
-    #[error("the answer is {0}")]
+    #[error("the response has the status {0}")]
     Status(StatusCode),
     /// The response is too large.
-    #[error("the answer has more than {0} bytes")]
+    #[error("the response has more than {0} bytes")]
     TooLarge(usize),
     /// The response has another form. It is not quoted, because it can contain anything.
-    #[error("the answer is not the JSON that was asked for")]
+    #[error("the response is not the expected JSON")]
     NotJson,
 }
 

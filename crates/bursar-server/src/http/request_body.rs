@@ -1,15 +1,15 @@
 //! The body of a request as a route reads it, and what happens to the part that no route reads.
 //!
-//! Most refusals come before the body is read: no credential, too many requests, no such route. Over
-//! HTTP/1.1 the next request begins where that body ends (RFC 9112, 9.3). So the server reads and
-//! discards the rest before it answers, if the rest is small and arrives soon. Otherwise the answer
-//! says `Connection: close`. Both are decided here for every answer, so that no refusal has to, and a
-//! client that is turned away can come again on the same connection.
+//! Most refusals come before the body is read: no credential, too many requests, an unknown route.
+//! Over HTTP/1.1 the next request starts where that body ends (RFC 9112, 9.3). The server therefore
+//! reads and discards the rest before it responds, if the rest is small and arrives soon. Otherwise
+//! the response has `Connection: close`. This file decides that for every response, so a refused
+//! client can send its next request on the same connection.
 //!
-//! Over HTTP/2 the body concerns its stream alone. The answer goes out at once, and the rest is
-//! discarded beside it; a stream whose client does not end it in time is reset with `NO_ERROR`.
-//! Rejected: resetting every such stream at once. h2 forgets streams after a reset, counts what still
-//! arrives on them as errors, and ends the connection after a few dozen.
+//! Over HTTP/2 the body concerns only its stream. The response is sent at once, and the rest is
+//! discarded meanwhile. A stream that the client does not end in time is reset with `NO_ERROR`.
+//! Rejected: resetting every such stream at once. h2 forgets streams after a reset, counts what
+//! still arrives on them as errors, and ends the connection after a few dozen.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,16 +32,16 @@ use crate::http::request_extensions::RequestTenant;
 /// The largest body that the server discards for a caller without a valid credential. A batch of
 /// 1,000 ordinary records fits.
 const ANONYMOUS_BYTES_MAX: u64 = 1024 * 1024;
-/// For how long it discards such a body, or one whose answer is out already.
+/// How long it discards such a body, or one whose response is already sent.
 const SHORT_TIME_MAX: Duration = Duration::from_secs(2);
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// The body of a request as a route reads it.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// Empty only while it is dropped.
+    /// `None` only during the drop.
     unread: Option<Unread>,
-    /// Takes what is unread when the route drops the body.
+    /// Receives the unread part when the route drops the body.
     returned: Option<oneshot::Sender<Unread>>,
 }
 
@@ -49,11 +49,11 @@ pub(crate) struct RequestBody {
 #[derive(Debug)]
 struct Unread {
     incoming: Incoming,
-    /// What a route has read of the body.
+    /// The bytes that a route read.
     read_bytes: u64,
-    /// When a route began to read. Only then hyper sends `100 Continue`.
+    /// When a route started to read. hyper sends `100 Continue` only then.
     begun_at: Option<Instant>,
-    /// For how long the route read.
+    /// How long the route read.
     read_for: Duration,
     /// Whether reading failed.
     is_broken: bool,
@@ -63,13 +63,13 @@ struct Unread {
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     bytes_max: u64,
-    /// With the time that a route spent on reading it.
+    /// Includes the time that a route spent reading.
     time_max: Duration,
     /// Whether the caller has a valid credential.
     is_proved: bool,
 }
 
-/// Decides whether the connection persists once the answer to a request is known.
+/// Decides whether the connection persists after the response to a request.
 #[derive(Debug)]
 pub(crate) struct Persistence {
     /// `None` for a request without a body.
@@ -77,7 +77,7 @@ pub(crate) struct Persistence {
     caller: RequestTenant,
     limits: Arc<Limits>,
     progress: Arc<Progress>,
-    /// Whether the connection is for this request alone.
+    /// Whether the connection serves only this request.
     is_last: bool,
     is_http1: bool,
     awaits_continue: bool,
@@ -136,14 +136,14 @@ impl Drop for RequestBody {
         };
         if unread.is_broken || !unread.incoming.is_end_stream() {
             unread.read_for = unread.begun_at.map_or(Duration::ZERO, |at| at.elapsed());
-            // The receiver is gone if the connection has ended.
+            // The receiver was dropped if the connection has ended.
             let _ = returned.send(unread);
         }
     }
 }
 
 impl Unread {
-    /// Reads and discards it, unless the connection is asked to end meanwhile. Returns whether the
+    /// Reads and discards the rest until the connection is asked to close. Returns whether the
     /// body ended within the bounds.
     async fn discard(mut self, bounds: Bounds, progress: &Progress) -> bool {
         let mut left = bounds.bytes_max.saturating_sub(self.read_bytes);
@@ -176,7 +176,7 @@ impl Unread {
 }
 
 impl Persistence {
-    /// Wraps the body of a request, so that its unread part comes back here.
+    /// Wraps the body of a request, so that its unread part is returned here.
     pub(crate) fn track(
         request: Request<Incoming>,
         limits: Arc<Limits>,
@@ -199,7 +199,7 @@ impl Persistence {
         (request, persistence)
     }
 
-    /// Discards what is unread, so that the next request can follow, or announces the close.
+    /// Discards the unread part, so that the next request can follow, or announces the close.
     pub(crate) async fn decide<B>(self, response: &mut Response<B>) {
         let bounds = self.discard_bounds();
         let unread = self.returned.map(|mut returned| returned.try_recv());
@@ -208,7 +208,7 @@ impl Persistence {
             if let Some(Ok(unread)) = unread
                 && !is_ending
             {
-                // Counts as a request meanwhile, so that its bytes are no flood.
+                // It counts as a request meanwhile, so that its bytes are not a flood.
                 self.progress.begin_request();
                 tokio::spawn(async move {
                     let bounds = Bounds { time_max: unread.read_for + SHORT_TIME_MAX, ..bounds };
@@ -220,7 +220,7 @@ impl Persistence {
         }
         let is_read = match unread {
             None | Some(Err(TryRecvError::Closed)) => true,
-            // A task outlives its answer and still reads. hyper does not wait for it.
+            // A task outlives its response and still reads. hyper does not wait for it.
             Some(Err(TryRecvError::Empty)) => false,
             Some(Ok(unread)) => {
                 let is_held_back = self.awaits_continue && unread.begun_at.is_none();
@@ -237,8 +237,8 @@ impl Persistence {
         }
     }
 
-    /// The bytes of a body that may be discarded, and the time for it. A caller with a valid
-    /// credential gets the bounds of a body that is read, which it could send as well.
+    /// How many bytes may be discarded, and for how long. A caller with a valid credential gets the
+    /// bounds of a body that is read, because it could send such a body anyway.
     fn discard_bounds(&self) -> Bounds {
         let is_proved = self.caller.is_proved();
         let (bytes_max, time_max) = match is_proved {
@@ -249,8 +249,8 @@ impl Persistence {
     }
 }
 
-/// Whether the client may hold the body back until it sees `100 Continue`. After a final answer it
-/// may send the body or leave it out, so the place of its next request is unknown.
+/// Whether the client may hold the body back until it receives `100 Continue`. After a final
+/// response it may send the body or omit it, so the start of its next request is unknown.
 fn awaits_continue(headers: &HeaderMap) -> bool {
     let expected = headers.get(header::EXPECT);
     expected.is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue"))

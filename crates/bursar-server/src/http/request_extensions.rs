@@ -1,6 +1,4 @@
-//! What the server knows about a request besides its head and body: how it came, and whose it is.
-//!
-//! Each fact is an extension of the request.
+//! Extensions of a request: the listener, the kind of connection, and the authenticated caller.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,18 +1,18 @@
-//! Work that waits while its tenant has too much in hand.
+//! Retries of a step that waits for its tenant's other work.
 
 use std::time::Duration;
 
 use bursar_store::StoreError;
 
-/// How often a step is tried, and how long until it is tried again.
+/// The most attempts of a step, and the pause between two.
 const ATTEMPTS_MAX: u32 = 30;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Does a step of an export. When too much of the tenant waits, the export waits with it: a file that
-/// breaks off is of no use.
+/// Runs a step of an export, and retries it while the tenant has too much work waiting: a file that
+/// breaks off would be useless.
 ///
 /// # Errors
-/// What storage says, and [`StoreError::Overloaded`] after half a minute of it.
+/// Errors of the step; [`StoreError::Overloaded`] after half a minute.
 pub(super) async fn retry_overloaded<T, Step>(step: impl Fn() -> Step) -> Result<T, StoreError>
 where
     Step: Future<Output = Result<T, StoreError>>,

@@ -43,7 +43,7 @@ pub enum TlsError {
         cause: std::io::Error,
     },
     /// A file does not contain what it should.
-    #[error("{path} holds no {what} in PEM")]
+    #[error("{path} contains no {what} in PEM format")]
     NotPem {
         path: PathBuf,
         /// What is missing in the file.
@@ -107,7 +107,7 @@ impl Certificates {
             // File access can block.
             let looked = tokio::task::spawn_blocking(move || certificates.refresh()).await;
             if let Err(error) = looked.map_err(TaskFailed::from) {
-                tracing::error!(%error, "the certificate was not looked at");
+                tracing::error!(%error, "the check for a new certificate failed");
             }
         }
     }
@@ -124,9 +124,11 @@ impl Certificates {
         match configured {
             Ok(config) => {
                 *self.current.write() = config;
-                tracing::info!("new connections get the new certificate");
+                tracing::info!("the new certificate is in use for new connections");
             }
-            Err(error) => tracing::error!(%error, "the certificate stays the one before"),
+            Err(error) => {
+                tracing::error!(%error, "the new certificate is unusable; the old one stays in use")
+            }
         }
     }
 }
@@ -243,9 +245,9 @@ mod tests {
     #[test]
     fn a_pair_that_cannot_be_used_is_named() {
         let ((certificate, key), (_, other)) = (pair(), pair());
-        check("", &key, "certificate.pem holds no certificate in PEM");
-        check(&certificate, "", "key.pem holds no private key in PEM");
-        check(&certificate, &certificate, "key.pem holds no private key in PEM");
+        check("", &key, "certificate.pem contains no certificate");
+        check(&certificate, "", "key.pem contains no private key");
+        check(&certificate, &certificate, "key.pem contains no private key");
         check(&certificate, &other, "cannot be used together");
         let nowhere = Certificates::load(Folder::new().files()).err();
         assert!(matches!(nowhere, Some(TlsError::Unreadable { .. })), "{nowhere:?}");

@@ -20,10 +20,10 @@ use super::progress::Progress;
 /// bodies.
 const READ_MAX: usize = 8 * 1024 - 1;
 
-/// What hyper reads instead of a line that ends with LF alone and of everything after it.
+/// The bytes that hyper reads instead of a line that ends with LF alone and of everything after it.
 ///
-/// It is a complete head, so that hyper parses it, and an invalid one, so that hyper answers 400
-/// and closes.
+/// They are a complete head, so that hyper parses it, and an invalid one, so that hyper responds
+/// with 400 and closes.
 const NO_HEAD: &[u8] = b"\0\r\n\r\n";
 
 /// The most bytes that a connection reads and discards after its last response.
@@ -34,7 +34,7 @@ const LINGERING_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
 /// A stream that can discard its unsent data.
 pub(crate) trait Abort {
-    /// Makes the close of the stream a reset, so that unread data costs nothing any more.
+    /// Closes the stream with a reset, so that the system discards its unsent data.
     fn abort(&self);
 }
 

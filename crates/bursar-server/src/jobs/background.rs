@@ -18,7 +18,7 @@ where
     Job: Future<Output = ()>,
 {
     while AssertUnwindSafe(job()).catch_unwind().await.is_err() {
-        tracing::warn!(job = name, "a job panicked; it begins anew");
+        tracing::warn!(job = name, "a background job panicked and is restarted");
         sleep(restart_after).await;
     }
 }

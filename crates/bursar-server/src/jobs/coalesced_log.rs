@@ -1,8 +1,8 @@
 //! A log of events that repeat: equal events share one row per minute, which counts them.
 //!
-//! A request that notes an event waits for nothing. Events are collected in memory and written by a
-//! job, and the oldest rows of a tenant are deleted. Everything is bounded, also for each tenant. A
-//! crash loses what is not written yet: this is no ledger.
+//! A request that notes an event never waits. Events are collected in memory and written by a job,
+//! and the oldest rows of a tenant are deleted. Everything is bounded, also per tenant. A crash
+//! loses events that are not written yet: this is not a ledger.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -18,12 +18,11 @@ use crate::jobs::tenant_cache::{CacheBounds, TenantCache};
 const STEP_ROWS: usize = 500;
 /// How long equal events share a row.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Tenants whose new rows are counted.
+/// The most tenants whose new rows are counted.
 ///
-/// A tenant that is not counted has its oldest rows deleted with its next row, as every tenant has
-/// after a start.
+/// For any other tenant, as for every tenant after a start, the next row deletes the oldest ones.
 const COUNTED_MAX: usize = 20_000;
-/// What a count takes, with its place by age and by tenant.
+/// The size of a count with its index entries.
 const COUNT_BYTES: usize = 200;
 const COUNTED_BOUNDS: CacheBounds = CacheBounds {
     entries_max: COUNTED_MAX,
@@ -31,15 +30,15 @@ const COUNTED_BOUNDS: CacheBounds = CacheBounds {
     bytes_max: COUNTED_MAX * COUNT_BYTES,
 };
 
-/// A kind of event: what makes two of them equal, and how a row is stored.
+/// A kind of event: when two events are equal, and how a row is stored.
 pub trait Event: Clone + Send + 'static {
-    /// What equal events of a tenant have in common.
+    /// The fields that equal events of a tenant have in common.
     type Key: Copy + Eq + Hash + Send;
     type RowId: Copy + Send;
 
-    /// The log as a cache.
+    /// The name of the log among the caches.
     const NAME: &'static str;
-    /// What the operator calls events, in a sentence.
+    /// The plural noun for the events in log lines.
     const EVENTS: &'static str;
 
     fn tenant_id(&self) -> TenantId;
@@ -47,18 +46,18 @@ pub trait Event: Clone + Send + 'static {
     /// `None` for an event that is not logged.
     fn key(&self) -> Option<Self::Key>;
 
-    /// When it happened, by the clock that windows move by.
+    /// When it happened, in the time of the windows.
     fn elapsed(&self) -> Duration;
 
-    /// When it happened, as it is stored.
+    /// When it happened, in the store's time.
     fn at(&self) -> Timestamp;
 
-    /// Whether it gets a row of its own while few events of its window have one.
+    /// Whether it gets its own row while few events of its window have one.
     fn is_single(&self) -> bool {
         false
     }
 
-    /// The event as the last one of a shared row.
+    /// The event without what only a row of its own may have.
     #[must_use]
     fn shared(self) -> Self {
         self
@@ -67,41 +66,41 @@ pub trait Event: Clone + Send + 'static {
     /// The id of this number.
     fn row_id(number: i64) -> Option<Self::RowId>;
 
-    /// Writes a row, new or met again, of which this is the last event.
+    /// Writes or updates a row whose last event is this one.
     ///
     /// # Errors
     /// [`StoreError`].
     fn put(&self, tx: &mut dyn ControlTx, row: CoalescedRow<Self::RowId>)
     -> Result<(), StoreError>;
 
-    /// Drops the rows of a tenant but the newest.
+    /// Deletes all rows of a tenant but the newest `kept`.
     ///
     /// # Errors
     /// [`StoreError`].
     fn drop_old(tx: &mut dyn ControlTx, tenant_id: TenantId, kept: u32) -> Result<(), StoreError>;
 }
 
-/// What a row says beside its last event.
+/// The fields of a row beside its last event.
 #[derive(Clone, Copy, Debug)]
 pub struct CoalescedRow<RowId> {
     pub(crate) row_id: RowId,
-    /// How many events it stands for.
+    /// The number of its events.
     pub(crate) times: i64,
     pub(crate) first_at: Timestamp,
 }
 
-/// How much a log keeps.
+/// The limits of a log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogBounds {
-    /// Windows in memory, and of one tenant.
+    /// The most windows in memory, of all tenants and of one.
     pub(crate) windows_max: usize,
     pub(crate) tenant_windows_max: usize,
-    /// Events in memory that get rows of their own, and of one tenant.
+    /// The most events in memory with their own rows, of all tenants and of one.
     pub(crate) singles_max: usize,
     pub(crate) tenant_singles_max: usize,
-    /// Events of one window that get rows of their own.
+    /// The most events of one window with their own rows.
     pub(crate) window_singles_max: u32,
-    /// Rows kept for a tenant.
+    /// The stored rows of a tenant.
     pub(crate) kept: u32,
     /// After this many new rows of a tenant, its oldest rows are deleted.
     pub(crate) drop_every: u32,
@@ -111,7 +110,7 @@ pub(crate) struct LogBounds {
 pub struct CoalescedLog<E: Event> {
     bounds: LogBounds,
     buffer: Mutex<Buffer<E>>,
-    /// One at a time, so that a window has one row.
+    /// Serialises writes, so that a window gets one row.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -122,10 +121,10 @@ struct Window<E: Event> {
     shared: Option<Row<E>>,
 }
 
-/// A row as it is to be written.
+/// A row to write.
 #[derive(Clone)]
 struct Row<E: Event> {
-    /// Rows are numbered as they begin.
+    /// The position in the order in which rows started.
     number: u64,
     stored: Option<E::RowId>,
     last: E,
@@ -140,26 +139,26 @@ struct Buffer<E: Event> {
     bounds: LogBounds,
     windows: HashMap<WindowKey<E>, Window<E>>,
     singles: Vec<Row<E>>,
-    /// How much of that each tenant has.
+    /// The windows and singles of each tenant.
     shares: HashMap<TenantId, Share>,
-    /// Rows written for a tenant since its oldest were dropped; unknown before its first drop.
+    /// Rows written for a tenant since its oldest rows were deleted.
     written: TenantCache<TenantId, u32>,
-    /// Events that were not taken note of, because too many different ones came at once.
+    /// Events that were dropped because of the limits.
     lost: u64,
-    /// Rows that began.
+    /// The number of rows so far.
     begun: u64,
-    /// When something was noted last, kept or not.
+    /// When the last event was noted, kept or not.
     latest: Option<Duration>,
 }
 
-/// What one tenant has in memory.
+/// The entries of one tenant in memory.
 #[derive(Clone, Copy, Default)]
 struct Share {
     windows: usize,
     singles: usize,
 }
 
-/// A row to be written now, and the window whose events share it.
+/// A row that is being written, and the window that shares it.
 #[derive(Clone)]
 struct Pending<E: Event> {
     key: Option<WindowKey<E>>,
@@ -167,21 +166,21 @@ struct Pending<E: Event> {
 }
 
 impl<E: Event> CoalescedLog<E> {
-    /// A log of nothing yet.
+    /// An empty log.
     pub(crate) fn new(bounds: LogBounds) -> Self {
         let buffer = Mutex::new(Buffer::new(bounds));
         Self { bounds, buffer, writing: tokio::sync::Mutex::default() }
     }
 
-    /// Takes note of an event.
+    /// Notes an event.
     pub(crate) fn note(&self, event: E) {
         if let Some(key) = event.key() {
             self.buffer.lock().note(key, event);
         }
     }
 
-    /// Writes what was buffer. What cannot be written is tried again with the next call, except
-    /// for events that have rows of their own.
+    /// Writes the buffered events. After an error the next call tries again, except for events with
+    /// their own rows.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -194,14 +193,14 @@ impl<E: Event> CoalescedLog<E> {
         if lost > 0 {
             tracing::warn!(
                 lost,
-                "too many different {} at once: not all of them are kept",
+                "too many different {} at once: some of them were not kept",
                 E::EVENTS
             );
         }
         let kept = self.bounds.kept;
         let mut left = pending.as_slice();
         while !left.is_empty() {
-            // In steps, so that whoever waits for the writer waits for a few rows.
+            // In steps, so that other writes wait for a few rows only.
             let (step, after) = left.split_at(left.len().min(STEP_ROWS));
             let rows: Vec<Row<E>> = step.iter().map(|pending| pending.row.clone()).collect();
             let drops = if after.is_empty() { to_trim.clone() } else { BTreeSet::new() };
@@ -257,7 +256,7 @@ fn put_rows<E: Event>(
             None => {
                 let number = tx.allocate_ids(1)?;
                 E::row_id(number)
-                    .ok_or_else(|| StoreError::Corrupt(format!("{number} is no id")))?
+                    .ok_or_else(|| StoreError::Corrupt(format!("{number} is not an id")))?
             }
         };
         last.put(tx, CoalescedRow { row_id, times: *times, first_at: *first_at })?;
@@ -295,7 +294,7 @@ impl<E: Event> Buffer<E> {
                 self.lost += 1;
                 return;
             }
-            // A window that is over has been written, or is written no more.
+            // A window that has ended is already written, or is lost.
             let new = Window { started: elapsed, singles: 0, shared: None };
             if self.windows.insert((tenant_id, key), new).is_none() {
                 self.shares.entry(tenant_id).or_default().windows += 1;
@@ -320,7 +319,7 @@ impl<E: Event> Buffer<E> {
         }
     }
 
-    /// What is to be written now, and whose oldest rows are to be dropped.
+    /// The rows to write, and the tenants whose oldest rows to delete.
     fn take_pending(&mut self) -> (Vec<Pending<E>>, BTreeSet<TenantId>) {
         let singles = std::mem::take(&mut self.singles).into_iter();
         let mut pending: Vec<_> = singles.map(|row| Pending { key: None, row }).collect();
@@ -335,7 +334,7 @@ impl<E: Event> Buffer<E> {
             is_pending || latest.is_some_and(|latest| window.is_open(latest))
         });
         self.count_shares();
-        // Rows get their ids in the order in which things happened.
+        // Rows get their ids in the order of their first events.
         pending.sort_by_key(|pending| pending.row.number);
         let mut to_trim = BTreeSet::new();
         for Pending { row, .. } in pending.iter().filter(|pending| pending.row.stored.is_none()) {
@@ -347,7 +346,7 @@ impl<E: Event> Buffer<E> {
         (pending, to_trim)
     }
 
-    /// Counts anew what each tenant has.
+    /// Recounts the entries of each tenant.
     fn count_shares(&mut self) {
         self.shares.clear();
         for (tenant_id, _) in self.windows.keys() {
@@ -358,7 +357,7 @@ impl<E: Event> Buffer<E> {
         }
     }
 
-    /// Counts a row of a tenant, and says whether its oldest are to be dropped with it.
+    /// Counts a row of a tenant. Returns whether to delete its oldest rows.
     fn needs_trim(&mut self, tenant_id: TenantId) -> bool {
         if let Some(written) = self.written.get_mut(&tenant_id) {
             *written = (*written + 1) % self.bounds.drop_every;
@@ -368,7 +367,7 @@ impl<E: Event> Buffer<E> {
         true
     }
 
-    /// Forgets what is gathered of a tenant, or everything, written or not; how much that was.
+    /// Removes the entries of a tenant, or all, written or not. Returns their number.
     fn clear(&mut self, tenant_id: Option<TenantId>) -> usize {
         let stays = |of: TenantId| tenant_id.is_some_and(|gone| gone != of);
         let before = self.windows.len() + self.singles.len();
@@ -390,7 +389,7 @@ impl<E: Event> Buffer<E> {
         }
     }
 
-    /// Takes back what was not written, and has the oldest rows dropped with the next ones.
+    /// Marks rows as unwritten, and lets the next rows delete the oldest ones.
     fn note_unwritten(&mut self, pending: &[Pending<E>], to_trim: &BTreeSet<TenantId>) {
         for tenant_id in to_trim {
             self.written.remove(tenant_id);
@@ -402,7 +401,7 @@ impl<E: Event> Buffer<E> {
         }
     }
 
-    /// The row that the window of this one still has.
+    /// The pending row in its window, if it is still there.
     fn row(&mut self, pending: &Pending<E>) -> Option<&mut Row<E>> {
         let window = self.windows.get_mut(&pending.key?)?;
         window.shared.as_mut().filter(|row| row.number == pending.row.number)

@@ -49,9 +49,9 @@ impl DatabaseProbe {
         match answer {
             Err(error) if !was_unavailable => {
                 let error = error as &dyn std::error::Error;
-                tracing::error!(error, "the database is unavailable: requests are answered 503");
+                tracing::error!(error, "the database is unavailable; requests get 503");
             }
-            Ok(()) if was_unavailable => tracing::info!("the database is back"),
+            Ok(()) if was_unavailable => tracing::info!("the database is available again"),
             Err(_) | Ok(()) => {}
         }
     }

@@ -25,16 +25,16 @@ const BOUNDS: LogBounds = LogBounds {
 /// Collects decisions and writes them.
 pub(crate) type DecisionLog = CoalescedLog<DecisionNote>;
 
-/// A log of no decisions yet.
+/// An empty log of decisions.
 pub(crate) fn decision_log() -> DecisionLog {
     CoalescedLog::new(BOUNDS)
 }
 
-/// A decision to be logged.
+/// A decision to log.
 #[derive(Clone, Debug)]
 pub struct DecisionNote {
     pub(crate) tenant_id: TenantId,
-    /// What the caller asked for.
+    /// The kind of request.
     pub(crate) kind: DecisionKind,
     /// `None` if the tenant has no such integration.
     pub(crate) integration_id: Option<IntegrationId>,
@@ -46,7 +46,7 @@ pub struct DecisionNote {
     pub(crate) at: Timestamp,
 }
 
-/// What equal decisions have in common.
+/// The fields that equal decisions have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecisionKey {
     kind: DecisionKind,
@@ -66,7 +66,7 @@ impl Event for DecisionNote {
         self.tenant_id
     }
 
-    /// Nobody asks why something is plainly allowed.
+    /// An allowed call needs no explanation, so it is not logged.
     fn key(&self) -> Option<DecisionKey> {
         let Self { kind, integration_id, ref decision, .. } = *self;
         let verdict = decision.verdict;
@@ -86,7 +86,7 @@ impl Event for DecisionNote {
         self.call_id.is_some()
     }
 
-    /// Whoever shares a row is not one call.
+    /// A shared row stands for several calls.
     fn shared(self) -> Self {
         Self { call_id: None, ..self }
     }

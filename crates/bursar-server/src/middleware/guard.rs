@@ -94,6 +94,10 @@ async fn attach_caller(
 
 /// Refuses a route without a declaration.
 fn refuse(method: &Method, path: &str) -> Response {
-    tracing::error!(%method, route = path, "a route was not declared");
+    tracing::error!(
+        %method,
+        route = path,
+        "a route has no access rule, so its requests are refused; this is a bug"
+    );
     ApiError::of(ErrorCode::Forbidden).into_response()
 }

@@ -37,7 +37,7 @@ static HEADERS: [(HeaderName, HeaderValue); 5] = [
 ];
 /// The error for a request that names two hosts.
 const TWO_HOSTS: &str =
-    "Host must equal the host and port of the request URL (in HTTP/2: :authority).";
+    "The header Host must equal the host and port of the request URL (in HTTP/2: :authority).";
 static ONLY_TLS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Refuses an invalid head, and adds the common headers to the response.
@@ -82,7 +82,8 @@ fn check_head(request: &Request) -> Result<(), ApiError> {
     let extensions = request.extensions();
     let is_overflow = extensions.get::<OverflowConnection>().is_some();
     if is_overflow && !access::is_monitoring_path(request.uri().path()) {
-        let message = "All connections of the server are busy; come again after Retry-After.";
+        let message =
+            "All connections of the server are busy. Retry after the time in Retry-After.";
         return Err(ApiError::new(ErrorCode::Overloaded, message));
     }
     // A request from this process itself has no host.
@@ -104,7 +105,7 @@ fn check_host(request: &Request) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err("Host must be sent once.");
+        return Err("The header Host must be sent only once.");
     }
     let authority = request.uri().authority();
     let Some(host) = host else {
@@ -113,14 +114,14 @@ fn check_host(request: &Request) -> Result<(), &'static str> {
             Version::HTTP_2 => authority.is_some(),
             _ => false,
         };
-        return if may_have_none { Ok(()) } else { Err("The header Host is missing.") };
+        return if may_have_none { Ok(()) } else { Err("The header Host is required.") };
     };
     if host.is_empty() {
         return if authority.is_none() { Ok(()) } else { Err(TWO_HOSTS) };
     }
     let named = Authority::try_from(host.as_bytes()).ok();
     let named = named.filter(|named| !named.as_str().contains('@'));
-    let named = named.ok_or("Host must be a host, or a host and a port.")?;
+    let named = named.ok_or("The header Host must be a host, or a host and a port.")?;
     if authority.is_some_and(|authority| *authority != named) {
         return Err(TWO_HOSTS);
     }

@@ -109,7 +109,11 @@ pub(crate) fn dropped() -> u64 {
 
 /// The dropped lines may include errors.
 fn log_dropped(dropped: u64) {
-    tracing::error!(target: TARGET, dropped, "{dropped} lines of the log were dropped");
+    tracing::error!(
+        target: TARGET,
+        dropped,
+        "{dropped} lines of the log were dropped, because its output did not accept them"
+    );
 }
 
 fn log_panic(queue: &LogQueue, info: &PanicHookInfo<'_>) {

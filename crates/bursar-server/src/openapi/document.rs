@@ -14,34 +14,34 @@ use crate::router::API;
 use crate::wire::envelope::ListMeta;
 use crate::wire::error::ApiError;
 
-/// What concerns the whole API. The routes add the rest.
+/// The parts of the document that concern the whole API. The routes add the rest.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Bursar",
-        description = "Meters, budgets and guards calls to large language models that are made \
-            with keys of their customers' own.\n\n\
+        description = "Meters and budgets calls to large language models that software makes with \
+            the keys of its customers.\n\n\
             Bodies are JSON of at most 256 KiB (a batch 8 MiB) and may be gzip-encoded. Fields and \
             parameters that a route does not know are refused by name, except in usage records. \
-            After a 503 send the same again: call ids make every write safe to repeat.\n\n\
-            A path that is not here answers 404 `ROUTE_NOT_FOUND`, a method that a path does not \
-            have 405 `METHOD_NOT_ALLOWED`. Both have the envelope too. What cannot be read as \
-            HTTP, or has more than 100 headers or 32 KiB of them, may be refused without it.\n\n\
-            Every answer has a `traceparent` of the caller's trace, if the request had a valid \
-            one, or of a new one.",
+            After a 503, send the request again: call ids make every write safe to repeat.\n\n\
+            An unknown path gets 404 `ROUTE_NOT_FOUND`, and an unsupported method gets 405 \
+            `METHOD_NOT_ALLOWED`, both in the envelope. A request that is not valid HTTP, or has \
+            more than 100 headers or 32 KiB of them, may be refused without the envelope.\n\n\
+            Every response has a `traceparent`: of the caller's trace if the request had a valid \
+            one, otherwise of a new trace.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "This server.")),
     tags(
-        (name = "telemetry", description = "Calls that were made, and what they add up to."),
-        (name = "enforcement", description = "May this call go on? Decisions and reservations."),
-        (name = "integrations", description = "Providers, credentials' references and limits."),
-        (name = "keys", description = "Keys of a tenant and of one integration."),
-        (name = "session", description = "Who calls, and how far the tenant is set up."),
-        (name = "audit", description = "Who changed what."),
-        (name = "tenants", description = "Tenants, for the operator."),
-        (name = "protection", description = "Too many requests of a tenant, for the operator."),
-        (name = "server", description = "The server itself."),
+        (name = "telemetry", description = "Usage records and their totals."),
+        (name = "enforcement", description = "Decisions about calls, and reservations."),
+        (name = "integrations", description = "Providers, references to credentials, and limits."),
+        (name = "keys", description = "API keys and integration keys."),
+        (name = "session", description = "The caller, and the onboarding of its tenant."),
+        (name = "audit", description = "The audit log."),
+        (name = "tenants", description = "Tenants. For the operator."),
+        (name = "protection", description = "Protection from floods. For the operator."),
+        (name = "server", description = "Health, metrics, documentation, caches and the clock."),
     ),
     components(schemas(ApiError, ListMeta)),
 )]

@@ -230,27 +230,33 @@ fn finish_security(audience: Audience, operation: &mut Object) {
     let keys = |scope: &[&str]| ["api_key", "api_key_header"].map(|name| json!({ name: scope }));
     let (integration_key, person) = (json!({ "integration_key": [] }), json!({ "person": [] }));
     let (security, sentence) = match audience {
-        Audience::Everyone => (vec![json!({})], "Open to all.".to_owned()),
+        Audience::Everyone => (vec![json!({})], "No credential is required.".to_owned()),
         Audience::Scraper => (
             vec![operator, json!({ "metrics_token": [] })],
-            "For the operator, and for the token of the setting `metrics_token`.".to_owned(),
+            "Requires the operator's token or the `metrics_token`.".to_owned(),
         ),
-        Audience::Caller(Access::Operator) => (vec![operator], "For the operator.".to_owned()),
+        Audience::Caller(Access::Operator) => {
+            (vec![operator], "Requires the operator's token.".to_owned())
+        }
         Audience::Caller(Access::AnyCaller) => {
             let [bearer, header] = keys(&[]);
             let all = vec![bearer, header, integration_key, person, operator];
-            (all, "For everyone with a credential, whatever it is good for.".to_owned())
+            (all, "Requires any valid credential.".to_owned())
         }
         Audience::Caller(Access::Tenant { scope, integration_key: by_its_key, role }) => {
             let mut security: Vec<Value> = scope.iter().flat_map(|scope| keys(&[*scope])).collect();
             security.extend([operator, person]);
             let mut sentence = match scope {
-                Some(scope) => format!("Scope: `{scope}`. Role: `{}`.", role.as_str()),
-                None => format!("Role: `{}`. No API key is good for it.", role.as_str()),
+                Some(scope) => {
+                    format!("Requires the scope `{scope}` or the role `{}`.", role.as_str())
+                }
+                None => {
+                    format!("Requires the role `{}`. API keys are not accepted.", role.as_str())
+                }
             };
             if by_its_key {
                 security.push(integration_key);
-                sentence.push_str(" The key of an integration is good for that integration.");
+                sentence.push_str(" An integration key is accepted for its own integration.");
             }
             (security, sentence)
         }
@@ -303,7 +309,7 @@ fn finish_components(components: &mut Object) {
             json!({ "$ref": "#/components/schemas/Meta" }),
             json!({ "$ref": "#/components/schemas/ListMeta" }),
         ];
-        let page = json!({ "description": "What a list says about itself.", "allOf": both });
+        let page = json!({ "description": "The metadata of a list.", "allOf": both });
         schemas.insert("PageMeta".to_owned(), page);
         schemas.insert("Failure".to_owned(), envelope_of_failures());
         flatten(schemas);
@@ -318,17 +324,17 @@ fn finish_components(components: &mut Object) {
         "schema": { "type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$" },
     });
     let trace = json!({
-        "description": "The trace of the request, and the server's span in it (W3C Trace Context).",
+        "description": "The trace of the request and the server's span in it (W3C Trace Context).",
         "required": true,
         "schema": { "type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]$" },
     });
     let seconds = json!({
-        "description": "Come again after so many seconds.",
+        "description": "Seconds to wait before the next attempt.",
         "required": true,
         "schema": { "type": "integer", "minimum": 0 },
     });
     let scheme = json!({
-        "description": "The scheme of the credential that is missing.",
+        "description": "The scheme of the required credential.",
         "required": true,
         "schema": { "const": "Bearer" },
     });
@@ -342,13 +348,13 @@ fn finish_components(components: &mut Object) {
     let tenant = json!({
         "name": "X-Tenant-ID",
         "in": "header",
-        "description": "The tenant that the operator means; with a key only its own.",
+        "description": "The tenant. Only the operator must send it.",
         "schema": { "$ref": "#/components/schemas/Id" },
     });
     let request_id = json!({
         "name": "X-Request-ID",
         "in": "header",
-        "description": "Taken over when it has 1 to 128 of the characters A-Z a-z 0-9 - _ . :",
+        "description": "The id of the request: 1 to 128 of A-Z a-z 0-9 - _ . : or else replaced.",
         "schema": { "type": "string" },
     });
     let parameters = json!({ "X-Tenant-ID": tenant, "X-Request-ID": request_id });
@@ -357,7 +363,7 @@ fn finish_components(components: &mut Object) {
 
 fn meta() -> Value {
     json!({
-        "description": "What an answer says about itself.",
+        "description": "The metadata of a response.",
         "type": "object",
         "required": ["timestamp", "request_id"],
         "properties": {
@@ -369,7 +375,7 @@ fn meta() -> Value {
 
 fn envelope_of_failures() -> Value {
     json!({
-        "description": "The envelope of a failure.",
+        "description": "The envelope of an error.",
         "type": "object",
         "required": ["success", "data", "error", "meta"],
         "properties": {
@@ -386,7 +392,7 @@ fn security_schemes() -> Value {
         "operator": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The operator's token; `X-Tenant-ID` names the tenant.",
+            "description": "The operator's token. `X-Tenant-ID` names the tenant.",
         },
         "api_key": {
             "type": "http",
@@ -398,24 +404,24 @@ fn security_schemes() -> Value {
             "type": "apiKey",
             "in": "header",
             "name": "X-AOS-Key",
-            "description": "The same API key in a header of its own.",
+            "description": "An API key in its own header.",
         },
         "person": {
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT",
-            "description": "A token of a person, from an issuer that the operator configured.",
+            "description": "A person's token from a configured issuer.",
         },
         "metrics_token": {
             "type": "http",
             "scheme": "bearer",
-            "description": "The token of the setting `metrics_token`, good for the metrics only.",
+            "description": "The token of the setting `metrics_token`, for the metrics only.",
         },
         "integration_key": {
             "type": "apiKey",
             "in": "header",
             "name": "X-CUS-Integration-Key",
-            "description": "A key that is good for one integration only.",
+            "description": "A key of one integration.",
         },
     })
 }

@@ -112,7 +112,7 @@ impl Page {
         self.prose(text(document(), "/info/description"));
         self.raw("<h2>Who calls</h2>\n<table>\n");
         self.raw(
-            "<thead><tr><th>credential</th><th>header</th><th>is</th></tr></thead>\n<tbody>\n",
+            "<thead><tr><th>credential</th><th>header</th><th>meaning</th></tr></thead>\n<tbody>\n",
         );
         for (name, scheme) in fields(document(), "/components/securitySchemes") {
             let header = match text(scheme, "/name") {
@@ -127,10 +127,10 @@ impl Page {
             self.inline(text(scheme, "/description"));
             self.raw("</td></tr>\n");
         }
-        self.raw("</tbody>\n</table>\n<h2>Answers</h2>\n");
+        self.raw("</tbody>\n</table>\n<h2>Responses</h2>\n");
         let example = json!({ "success": true, "data": {}, "meta": example("Meta") });
         self.json(&example);
-        self.prose("and, when something is wrong, the same with a code and a sentence:");
+        self.prose("On an error, the response has a code and a message instead:");
         self.json(&example_of(&resolve("Failure"), 0));
         self.raw("</section>\n");
     }
@@ -187,7 +187,7 @@ impl Page {
     }
 
     fn responses(&mut self, operation: &Value) {
-        self.raw("<h4>Answers</h4>\n");
+        self.raw("<h4>Responses</h4>\n");
         let all =
             || fields(operation, "/responses").map(|(status, answer)| (status, follow(answer)));
         let is_failure = |status: &str| status.starts_with('4') || status.starts_with('5');
@@ -210,7 +210,7 @@ impl Page {
             }
         }
         if all().any(|(status, _)| is_failure(status)) {
-            self.raw("<details>\n<summary>Failures</summary>\n<table>\n<tbody>\n");
+            self.raw("<details>\n<summary>Errors</summary>\n<table>\n<tbody>\n");
             for (status, answer) in all().filter(|(status, _)| is_failure(status)) {
                 self.raw("<tr><td><span class=\"status failed\">");
                 self.text(status);

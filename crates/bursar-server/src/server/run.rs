@@ -77,7 +77,7 @@ pub(crate) async fn run(
     if app.ledger.has_ended() {
         return Err(StartError::WriterEnded);
     }
-    tracing::info!("draining");
+    tracing::info!("shutting down: no new connections are accepted");
     sweeper.abort();
     app.failed_logins.log_all();
     for job in background {
@@ -86,9 +86,7 @@ pub(crate) async fn run(
     if is_database_unavailable(&app) {
         // All waiting requests were answered 503. Waiting for the database would outlast the
         // supervisor.
-        tracing::warn!(
-            "the database is unavailable: requests that waited for it were answered 503"
-        );
+        tracing::warn!("the database is unavailable; requests that were waiting for it got 503");
     } else {
         save_decisions(&app).await;
         save_key_uses(&app).await;
@@ -123,7 +121,10 @@ fn warn_of_open_files(config: &Config) {
     if !open.is_empty() {
         let words: Vec<String> = open.iter().map(|path| data_dir::shell_word(path)).collect();
         let command = format!("chmod go-rwx {}", words.join(" "));
-        tracing::warn!(%command, "others on this machine can read the data; this command ends it");
+        tracing::warn!(
+            %command,
+            "other users of this machine can read the data; run this command to prevent it"
+        );
     }
 }
 
@@ -131,9 +132,9 @@ fn warn_of_open_files(config: &Config) {
 fn warn_of_unknown_token(app: &App) {
     if !raw_key::is_operator_token(app.operator_token.expose()) {
         tracing::warn!(
-            "the operator's token is good, but has not the form by which it is refused in fields \
-             and taken out of error messages; this makes one that has: \
-             echo \"bur_operator_$(openssl rand -hex 24)\""
+            "the operator's token does not have the form bur_operator_..., so Bursar cannot \
+             recognise it in fields and error messages; create one with: echo \
+             \"bur_operator_$(openssl rand -hex 24)\""
         );
     }
 }
@@ -147,7 +148,10 @@ fn write_address_file(config: &Config, url: &str) -> Option<PathBuf> {
     }
     let file = config.storage.data_dir.join(ADDRESS);
     if let Err(error) = data_dir::write_private(&file, url) {
-        tracing::warn!(%error, "the command line will not find this server by itself");
+        tracing::warn!(
+            %error,
+            "the address file was not written; commands find this server only with --url"
+        );
     }
     Some(file)
 }
@@ -174,7 +178,7 @@ async fn bind_listeners(
     let router = public_router(app.clone());
     let public = Listener { socket: listener, router, kind: ListenerKind::Public };
     let (listener, at) = bind(operator_listen).await?;
-    tracing::info!(address = %at, "the operator's routes are here only");
+    tracing::info!(address = %at, "the operator's routes are served on this address only");
     let router = operator_router(app.clone());
     let operator = Listener { socket: listener, router, kind: ListenerKind::Operator };
     Ok((vec![public, operator], address))
@@ -220,7 +224,11 @@ async fn end_due_reservations(app: &App) -> SweepOutcome {
             Ok(SweepOutcome::Partial) => {}
             Ok(SweepOutcome::Complete) => return SweepOutcome::Complete,
             Err(error) => {
-                tracing::warn!(%error, "reservations were not swept; they count no more anyway");
+                tracing::warn!(
+                    %error,
+                    "expired reservations were not removed; they do not count, and the sweep is \
+                     repeated"
+                );
                 return SweepOutcome::Complete;
             }
         }
@@ -240,16 +248,16 @@ fn is_paused(app: &App) -> bool {
 
 async fn save_decisions(app: &App) {
     if let Err(error) = app.decision_log.write(&app.ledger).await {
-        tracing::warn!(%error, "refusals and warnings of the last second were not kept");
+        tracing::warn!(%error, "recent decisions could not be saved");
     }
     if let Err(error) = app.protection.write(&app.ledger).await {
-        tracing::warn!(%error, "what protection did in the last second was not kept");
+        tracing::warn!(%error, "recent protection signals could not be saved");
     }
 }
 
 async fn save_key_uses(app: &App) {
     if let Err(error) = app.key_uses.write(&app.ledger).await {
-        tracing::warn!(%error, "it was not written down when keys were used last");
+        tracing::warn!(%error, "the last use of keys could not be saved");
     }
 }
 
@@ -272,7 +280,7 @@ async fn read_store_stats(app: App) {
         if !is_database_unavailable(&app)
             && let Err(error) = app.metrics.read_store_stats(app.store.as_ref()).await
         {
-            tracing::warn!(%error, "the metrics of what is stored were not read");
+            tracing::warn!(%error, "the store's statistics for the metrics could not be read");
         }
         // A large store, on which this takes long, is read less often.
         tokio::time::sleep(STORE_STATS_EVERY.max(began.elapsed() * 20)).await;

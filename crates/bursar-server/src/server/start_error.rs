@@ -26,14 +26,14 @@ pub enum StartError {
     Password(#[from] PasswordError),
     /// The secret key of a node is missing.
     #[error(
-        "on PostgreSQL the secret key is required: give every node the same BURSAR_SECRET_KEY, at \
-         least 32 bytes (openssl rand -hex 32), and keep it as safe as the database"
+        "PostgreSQL requires a secret key: set the same BURSAR_SECRET_KEY of at least 32 bytes on \
+         every node (openssl rand -hex 32), and back it up like the database"
     )]
     NoSecretKey,
     /// The operator token of a node is missing.
     #[error(
-        "on PostgreSQL the operator's token is required: give every node the same \
-         BURSAR_OPERATOR_TOKEN (echo \"bur_operator_$(openssl rand -hex 24)\")"
+        "PostgreSQL requires an operator's token: set the same BURSAR_OPERATOR_TOKEN on every node \
+         (echo \"bur_operator_$(openssl rand -hex 24)\")"
     )]
     NoOperatorToken,
     /// The secret key is invalid.
@@ -41,15 +41,20 @@ pub enum StartError {
     SecretKey(&'static str),
     /// The database exists, but its secret key is missing.
     #[error(
-        "{0} is missing, without which no key of {1} works: put it back, or give its text as \
-         BURSAR_SECRET_KEY"
+        "{0} is missing, and no key in {1} works without it: restore the file, or set \
+         BURSAR_SECRET_KEY to its content"
     )]
     SecretKeyLost(PathBuf, PathBuf),
     /// The file with the operator token is invalid.
-    #[error("{0} must hold at least 16 characters; delete it, and a new one is made")]
+    #[error(
+        "{0} must have at least 16 characters: delete it, and the next start creates a new one"
+    )]
     OperatorToken(PathBuf),
     /// The writer stopped, which only a bug can cause.
-    #[error("the writer stopped; start again, and report what the log says before this")]
+    #[error(
+        "the writer stopped, which is a bug: start the server again, and report the log lines \
+         before this one"
+    )]
     WriterEnded,
     /// The certificate cannot be used.
     #[error(transparent)]
@@ -62,10 +67,10 @@ pub enum StartError {
         cause: io::Error,
     },
     /// A metric is malformed, which only a bug can cause.
-    #[error("the metrics cannot be made: {0}")]
+    #[error("cannot create the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// TLS for outbound requests does not work, which only a faulty build can cause.
-    #[error("requests to others cannot be made: {0}")]
+    #[error("cannot set up TLS for outbound requests: {0}")]
     Outbound(#[from] rustls::Error),
     /// The system refused a thread or a signal handler.
     #[error("cannot start: {0}")]

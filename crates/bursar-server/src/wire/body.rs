@@ -168,8 +168,7 @@ where
 pub fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     if let Some((line, column)) = find_too_deep(text) {
         let message = format!(
-            "The JSON is nested too deeply, in more than {DEPTH_MAX} levels, at line {line}, \
-             column {column}."
+            "The JSON is nested more than {DEPTH_MAX} levels deep at line {line}, column {column}."
         );
         return Err(ApiError::new(ErrorCode::InvalidJson, message));
     }
@@ -187,7 +186,7 @@ pub(crate) fn parse_envelope<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T,
     if text.trim_ascii_start().starts_with('[') {
         return Err(ApiError::new(
             ErrorCode::InvalidField,
-            "A JSON object is expected, not a list.",
+            "The body must be a JSON object, not a list.",
         ));
     }
     match serde_json::from_str(text) {
@@ -212,7 +211,7 @@ fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> 
         let message = if error.to_string().starts_with("recursion limit") {
             format!("The JSON is nested too deeply at {place}.")
         } else if text.is_empty() {
-            "The body is empty; a JSON object is expected.".to_owned()
+            "The body is empty. It must be a JSON object.".to_owned()
         } else {
             format!("The body is not valid JSON at {place}.")
         };
@@ -281,7 +280,7 @@ fn check_headers(headers: &HeaderMap) -> Result<bool, ApiError> {
     match encoding {
         None | Some(b"" | b"identity") => Ok(false),
         Some(b"gzip" | b"x-gzip") => Ok(true),
-        Some(_) => Err(unsupported("Only gzip is read as Content-Encoding.")),
+        Some(_) => Err(unsupported("The only supported Content-Encoding is gzip.")),
     }
 }
 
@@ -320,5 +319,5 @@ fn proved_holder(extensions: &Extensions) -> Holder {
 }
 
 fn broke_off() -> ApiError {
-    ApiError::new(ErrorCode::BadRequest, "The body broke off.")
+    ApiError::new(ErrorCode::BadRequest, "The body ended too early.")
 }

@@ -21,7 +21,7 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 /// Clients sleep for as long as they are told, so they are never told more than a minute.
 const RETRY_NEXT_DAY_SECONDS: u32 = 60;
 
-/// An error as the client sees it.
+/// An error with its code and message.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ApiError {
     #[schema(value_type = enums::ErrorCode)]
@@ -104,9 +104,9 @@ impl ApiError {
     fn clock(ahead_seconds: i64, adopted_in_seconds: u32) -> Self {
         let message = format!(
             "The server's clock jumped {ahead_seconds} seconds ahead, so nothing is stored or \
-             decided. If the clock stays there, it is believed in {adopted_in_seconds} seconds. \
-             Send the same again after Retry-After; the operator can end the wait with `bursar \
-             clock confirm`."
+             decided. If the clock stays there, the server accepts it in {adopted_in_seconds} \
+             seconds. Retry after the time in Retry-After. The operator can end the wait with \
+             `bursar clock confirm`."
         );
         let error = Self::new(ErrorCode::ClockJumped, message);
         // The clock may recover at any moment, so no client should wait for long.
@@ -116,7 +116,7 @@ impl ApiError {
     /// The error for a failed write. The log reports once that writes fail, and why.
     fn not_writable(reason: NotWritable) -> Self {
         let message = format!(
-            "The database takes no writes now ({}). Send the same again after Retry-After.",
+            "The database does not accept writes ({}). Retry after the time in Retry-After.",
             reason.as_str()
         );
         Self::new(ErrorCode::Unavailable, message)
@@ -187,11 +187,11 @@ impl From<StoreError> for ApiError {
         match &error {
             StoreError::Overloaded => Self::of(ErrorCode::Overloaded),
             StoreError::ReadTooLarge => Self::of(ErrorCode::ReadTooLarge),
-            StoreError::Closed => Self::new(ErrorCode::Unavailable, "The server is shutting down."),
+            StoreError::Closed => Self::new(ErrorCode::Unavailable, "The server is stopping."),
             StoreError::Exists(_) => Self::of(ErrorCode::AlreadyExists),
             StoreError::TotalsOverflow(figure) => {
                 let message =
-                    format!("The total of {figure} would leave the range of its integer.");
+                    format!("The total of {figure} would exceed the range of a 64-bit integer.");
                 Self::new(ErrorCode::TotalsOverflow, message)
             }
             // The panic is in the log already.
@@ -201,15 +201,17 @@ impl From<StoreError> for ApiError {
                 Self::clock(ahead_seconds, adopted_in_seconds)
             }
             StoreError::Unavailable(cause) | StoreError::Retry(cause) => {
-                tracing::error!(cause = cause.as_ref() as &dyn std::error::Error, "storage");
+                let cause = cause.as_ref() as &dyn std::error::Error;
+                tracing::error!(cause, "the database could not be used");
                 Self::of(ErrorCode::Unavailable)
             }
             StoreError::Statement(cause) => {
-                tracing::error!(cause = cause.as_ref() as &dyn std::error::Error, "statement");
+                let cause = cause.as_ref() as &dyn std::error::Error;
+                tracing::error!(cause, "the database refused a statement");
                 Self::of(ErrorCode::Internal)
             }
             StoreError::Corrupt(what) => {
-                tracing::error!(what, "stored data is not understood");
+                tracing::error!(what, "stored data is invalid");
                 Self::of(ErrorCode::Internal)
             }
         }
@@ -244,24 +246,24 @@ impl From<ControlRefusal> for ApiError {
             }
             ControlRefusal::TooManyIntegrations { max } => {
                 let message = format!(
-                    "This tenant may have {max} integrations. Delete one that is not used, or ask \
-                     the operator of this server to raise tenant.integrations_max."
+                    "The tenant has {max} integrations, the maximum. Delete one that is not used, \
+                     or ask the operator to raise tenant.integrations_max."
                 );
                 Self::new(ErrorCode::TooManyIntegrations, message)
             }
             ControlRefusal::TooManyDeleted { max } => {
                 let message = format!(
-                    "This tenant has deleted {max} integrations, and their usage refers to them. \
-                     Use an integration again instead of making another, or ask the operator of \
-                     this server to raise tenant.integrations_max."
+                    "The tenant has {max} deleted integrations, the maximum. They are kept for \
+                     their usage. Reuse an integration instead of creating another, or ask the \
+                     operator to raise tenant.integrations_max."
                 );
                 Self::new(ErrorCode::TooManyIntegrations, message)
             }
             ControlRefusal::TooManyKeys { max } => {
                 let message = format!(
-                    "There may be {max} live keys here. Revoke one that is not used, rotate with \
-                     overlap_seconds 0, or ask the operator of this server to raise \
-                     tenant.api_keys_max or tenant.integration_keys_max."
+                    "There are {max} valid keys, the maximum. Revoke one that is not used, rotate \
+                     with overlap_seconds 0, or ask the operator to raise tenant.api_keys_max or \
+                     tenant.integration_keys_max."
                 );
                 Self::new(ErrorCode::TooManyKeys, message)
             }

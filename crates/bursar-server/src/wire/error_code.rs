@@ -34,97 +34,101 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The body is not JSON, nested too deeply, not UTF-8, or its gzip is broken or takes too much work.
+    /// The body is not valid JSON in UTF-8 or is nested too deeply, or its gzip is broken or too
+    /// costly.
     InvalidJson = "INVALID_JSON", BAD_REQUEST;
-    /// The request cannot be understood: a header, a cursor or the like.
+    /// A header, the path or the query of the request is malformed.
     BadRequest = "BAD_REQUEST", BAD_REQUEST;
-    /// An update names no field.
+    /// The update has no fields. Send at least one field to change.
     NothingToChange = "NOTHING_TO_CHANGE", BAD_REQUEST;
-    /// The operator did not say which tenant is meant: send X-Tenant-ID.
+    /// The operator must name a tenant. Send its id in X-Tenant-ID.
     TenantRequired = "TENANT_REQUIRED", BAD_REQUEST;
-    /// Two different credentials came in one request.
+    /// The request has two different credentials. Send only one.
     AmbiguousCredentials = "AMBIGUOUS_CREDENTIALS", BAD_REQUEST;
-    /// No credential, or one that is wrong, expired or revoked.
+    /// The credential is missing, wrong, expired or revoked.
     Unauthenticated = "UNAUTHENTICATED", UNAUTHORIZED;
-    /// The credential is good, but not for this.
+    /// The credential does not permit this request.
     Forbidden = "FORBIDDEN", FORBIDDEN;
-    /// The key lacks the scope that the route asks for.
+    /// The key lacks the scope that the route requires.
     MissingScope = "MISSING_SCOPE", FORBIDDEN;
-    /// X-Tenant-ID names another tenant than the key.
+    /// X-Tenant-ID names another tenant than that of the credential.
     TenantMismatch = "TENANT_MISMATCH", FORBIDDEN;
-    /// The tenant is suspended: only reads and telemetry work.
+    /// The tenant is suspended. It can read, record usage, release reservations and revoke keys.
     TenantSuspended = "TENANT_SUSPENDED", FORBIDDEN;
-    /// The tenant is terminated.
+    /// The tenant is terminated or archived.
     TenantTerminated = "TENANT_TERMINATED", FORBIDDEN;
-    /// No such route.
+    /// No route has this path.
     RouteNotFound = "ROUTE_NOT_FOUND", NOT_FOUND;
-    /// No such tenant.
+    /// No tenant has this id.
     TenantNotFound = "TENANT_NOT_FOUND", NOT_FOUND;
-    /// No such integration among the tenant's.
+    /// The tenant has no integration with this id.
     IntegrationNotFound = "INTEGRATION_NOT_FOUND", NOT_FOUND;
-    /// No such key among the tenant's.
+    /// The tenant or the integration has no key with this id.
     KeyNotFound = "KEY_NOT_FOUND", NOT_FOUND;
-    /// No such cache on this server.
+    /// The server has no cache with this name.
     CacheNotFound = "CACHE_NOT_FOUND", NOT_FOUND;
-    /// No such reservation among the tenant's.
+    /// The tenant has no reservation with this call id.
     ReservationNotFound = "RESERVATION_NOT_FOUND", NOT_FOUND;
-    /// The route exists, but not with this method.
+    /// The route does not support this method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", METHOD_NOT_ALLOWED;
-    /// Another live integration of the tenant has this name.
+    /// Another integration of the tenant has this name.
     NameTaken = "NAME_TAKEN", CONFLICT;
-    /// The tenant has as many integrations as it may have.
+    /// The tenant has reached its maximum number of integrations.
     TooManyIntegrations = "TOO_MANY_INTEGRATIONS", CONFLICT;
-    /// The tenant, or the integration, has as many live keys as it may have.
+    /// The tenant or the integration has reached its maximum number of valid keys.
     TooManyKeys = "TOO_MANY_KEYS", CONFLICT;
-    /// The state of the integration, key or tenant does not allow it.
+    /// The state of the integration, key or tenant does not allow the change.
     InvalidState = "INVALID_STATE", CONFLICT;
-    /// The call id stands for other content; nothing changed.
+    /// The call id is already used with other content. Nothing changed.
     CallIdConflict = "CALL_ID_CONFLICT", CONFLICT;
-    /// The call is recorded or its reservation ended; nothing changed.
+    /// The call is already recorded, or its reservation has ended. Nothing changed.
     ReservationEnded = "RESERVATION_ENDED", CONFLICT;
-    /// The integration or the tenant has as many open reservations as it may have.
+    /// The integration or the tenant has reached its maximum number of open reservations.
     TooManyReservations = "TOO_MANY_RESERVATIONS", CONFLICT;
-    /// Something of that kind exists already.
+    /// An object with the same identity already exists.
     AlreadyExists = "ALREADY_EXISTS", CONFLICT;
-    /// The body is larger than the route takes.
+    /// The body is larger than the route accepts.
     BodyTooLarge = "BODY_TOO_LARGE", PAYLOAD_TOO_LARGE;
-    /// The path with its query is longer than 8 KiB.
+    /// The path and the query are together longer than 8 KiB.
     UriTooLong = "URI_TOO_LONG", URI_TOO_LONG;
     /// The request has more than 100 headers.
     HeadersTooLarge = "HEADERS_TOO_LARGE", REQUEST_HEADER_FIELDS_TOO_LARGE;
-    /// The body's Content-Type or Content-Encoding is not one that is read.
+    /// The Content-Type or the Content-Encoding of the body is not supported.
     UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", UNSUPPORTED_MEDIA_TYPE;
-    /// A field or parameter is missing, of the wrong type or out of its bounds.
+    /// A field or parameter is missing, has the wrong type or is out of bounds.
     InvalidField = "INVALID_FIELD", UNPROCESSABLE_ENTITY;
-    /// A field or parameter that the route does not know.
+    /// The route does not have this field or parameter.
     UnknownField = "UNKNOWN_FIELD", UNPROCESSABLE_ENTITY;
-    /// A text looks like a secret; store it as a credential and refer to it.
+    /// A text looks like a secret, which is not stored. Remove it, or send a reference to it.
     SecretRefused = "SECRET_REFUSED", UNPROCESSABLE_ENTITY;
-    /// Under a limit a reservation needs a positive estimate of what is limited.
+    /// A reservation needs an estimate above 0 of each amount that the integration limits.
     EstimateRequired = "ESTIMATE_REQUIRED", UNPROCESSABLE_ENTITY;
-    /// The read takes too long or finds too much: ask for fewer days, one integration or a smaller page.
+    /// The read takes too much time or memory. Ask for fewer days, one integration or a smaller
+    /// page.
     ReadTooLarge = "READ_TOO_LARGE", UNPROCESSABLE_ENTITY;
-    /// A total would leave the range of its integer.
+    /// A total would exceed the range of a 64-bit integer.
     TotalsOverflow = "TOTALS_OVERFLOW", UNPROCESSABLE_ENTITY;
     /// The body did not arrive in time.
     RequestTimeout = "REQUEST_TIMEOUT", REQUEST_TIMEOUT;
-    /// Too many requests of the tenant, or by the key of the integration, to this route; come again
-    /// after Retry-After.
+    /// The tenant or the integration key sends too many requests to this route. Retry after the
+    /// time in Retry-After.
     RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS;
-    /// The tenant has spent what it may spend on a day; come again after Retry-After.
+    /// The tenant has spent its daily maximum. Retry after the time in Retry-After.
     CostLimitExceeded = "COST_LIMIT_EXCEEDED", TOO_MANY_REQUESTS;
-    /// The tenant has stored as many bytes of records as it may store on a UTC day.
+    /// The tenant has stored its maximum of bytes for this UTC day. Retry after the time in
+    /// Retry-After.
     StoredBytesExceeded = "STORED_BYTES_EXCEEDED", TOO_MANY_REQUESTS;
-    /// Something is wrong in the server; the operator's log says what.
+    /// The server has failed. Its log states the cause.
     Internal = "INTERNAL", INTERNAL_SERVER_ERROR;
-    /// Too much waits to be read or written; come again after Retry-After.
+    /// Too many requests are waiting. Retry after the time in Retry-After.
     Overloaded = "OVERLOADED", SERVICE_UNAVAILABLE;
-    /// Too many requests of the tenant, or by the key of the integration, at once; come again after
+    /// The tenant or the integration key sends too many requests at once. Retry after the time in
     /// Retry-After.
     Throttled = "THROTTLED", SERVICE_UNAVAILABLE;
-    /// The server's clock jumped forward; nothing is stored or decided until it is back or believed.
+    /// The server's clock jumped forward. Nothing is stored or decided until the clock is back or
+    /// accepted.
     ClockJumped = "CLOCK_JUMPED", SERVICE_UNAVAILABLE;
-    /// Storage cannot answer; repeat with the same call id after Retry-After.
+    /// The database is unavailable. Retry with the same call id after the time in Retry-After.
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;
 }
 

@@ -81,7 +81,7 @@ fn refuse_secret(field: &str, found: Option<String>) -> Result<(), ApiError> {
     match found {
         None => Ok(()),
         Some(place) => {
-            let problem = "looks like a secret; keep it as a credential and refer to it";
+            let problem = "looks like a secret, which must not be stored; send a reference instead";
             Err(ApiError::of(ErrorCode::SecretRefused).on(format!("{field}{place}"), problem))
         }
     }
@@ -101,7 +101,10 @@ fn contains_nul(value: &Value) -> bool {
 /// The scheme, host and explicit port of a URL.
 fn origin(url: &str) -> Result<String, ApiError> {
     let wrong = || {
-        ApiError::field("config.base_url", "must be an http or https URL without user and password")
+        ApiError::field(
+            "config.base_url",
+            "must be an http or https URL without a user and a password",
+        )
     };
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let (scheme, port) = match uri.scheme_str() {

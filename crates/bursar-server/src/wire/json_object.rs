@@ -22,7 +22,7 @@ const BYTES_MAX: usize = 32 * 1024;
 /// for more.
 const SENT_BYTES_MAX: usize = 256 * 1024;
 
-const UNREADABLE: &str = "must be JSON that is not nested too deeply";
+const UNREADABLE: &str = "must be valid JSON that is not nested too deeply";
 
 /// A JSON object: compact, on one line, without duplicate names.
 ///

@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-        let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The query cannot be read.");
+        let unreadable = |_| ApiError::new(ErrorCode::BadRequest, "The query is not valid.");
         let pairs = pairs.map_err(unreadable)?.0;
         if pairs.len() > PARAMETERS_MAX {
             return Err(ApiError::new(ErrorCode::BadRequest, "The query has too many parameters."));
@@ -165,8 +165,11 @@ pub(crate) struct PageParams;
 impl IntoParams for PageParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<BoundedInteger<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
-            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<BoundedInteger<0, OFFSET_MAX, 0>>("offset", "The number of rows to skip."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>(
+                "limit",
+                "The maximum number of rows on a page.",
+            ),
         ]
     }
 }

@@ -32,7 +32,8 @@ pub(crate) fn read_days(
         return Err(ApiError::field("start_date", "must not be after end_date"));
     }
     if last.number() - first.number() >= days_max {
-        let problem = format!("must leave at most {days_max} days up to end_date");
+        let problem =
+            format!("must be at most {days_max} days before end_date, both days included");
         return Err(ApiError::field("start_date", &problem));
     }
     Ok((first, last))
@@ -58,8 +59,8 @@ pub(crate) fn read_instants(
 /// `last` describes `end_date`.
 pub(crate) fn day_params(last: &str) -> Vec<Parameter> {
     vec![
-        query::<Id>("integration_id", "Only this integration."),
-        query::<Date>("start_date", "The first day; by default the last is the 30th."),
+        query::<Id>("integration_id", "Only usage of this integration."),
+        query::<Date>("start_date", "The first day. Default: 29 days before the last."),
         query::<Date>("end_date", last),
     ]
 }
@@ -67,7 +68,10 @@ pub(crate) fn day_params(last: &str) -> Vec<Parameter> {
 /// The instants that [`read_instants`] reads, for the OpenAPI document.
 pub(crate) fn instant_params() -> [Parameter; 2] {
     [
-        query::<InstantOrDate>("start", "From here on: an instant, or the first of a day."),
-        query::<InstantOrDate>("end", "Before here: an instant, or the end of a day."),
+        query::<InstantOrDate>("start", "The start: an instant or a day, which is included."),
+        query::<InstantOrDate>(
+            "end",
+            "The end: an instant, which is excluded, or a day, which is included.",
+        ),
     ]
 }

@@ -74,7 +74,7 @@ scalars! {
     /// characters. White space around it is removed.
     CallId = pattern(ONE_LINE).min_length(Some(1)).max_length(Some(256)).examples(["call-1"]);
     /// A label of up to 256 characters. White space around it is removed, and control characters and
-    /// line separators become U+FFFD. A blank one is the same as none.
+    /// line separators become U+FFFD. A blank label counts as absent.
     Label = label(256).examples(["agent-7"]);
     /// Like a label, of up to 100 characters.
     ShortLabel = label(100).examples(["timeout"]);

@@ -36,7 +36,7 @@ pub(crate) fn check_text(field: &str, text: &str, chars_max: usize) -> Result<()
 /// 422 on the field.
 pub(crate) fn refuse_key(field: &str, text: &str) -> Result<(), ApiError> {
     if raw_key::contains_key(text) {
-        let problem = "looks like a raw key; a key does not belong here";
+        let problem = "looks like a raw key, which must not be stored here";
         return Err(ApiError::of(ErrorCode::SecretRefused).on(field, problem));
     }
     Ok(())

@@ -17,8 +17,8 @@ const OFFSET_SECONDS_MAX: i32 = (23 * 60 + 59) * 60;
 /// The digits of a fraction of a second that jiff reads.
 const FRACTION_DIGITS_MAX: usize = 9;
 const OFFSET_OUT_OF_RANGE: &str = "must have an offset from UTC between -23:59 and +23:59";
-const ONLY_ZONE_NAME: &str = "must have an offset from UTC beside the name of its zone";
-const OUT_OF_RANGE: &str = "must lie between the years 1970 and 9999";
+const ONLY_ZONE_NAME: &str = "must have an offset from UTC, not only the name of a zone";
+const OUT_OF_RANGE: &str = "must be in the years 1970 to 9999";
 
 /// The time of the system clock.
 pub fn system_now() -> Timestamp {
@@ -42,7 +42,7 @@ pub fn text(at: Timestamp) -> String {
 /// # Errors
 /// The rest of a sentence about the field.
 pub fn parse(text: &str) -> Result<Timestamp, &'static str> {
-    const WRONG: &str = "must be an instant with a zone, like 2026-11-20T13:00:00Z";
+    const WRONG: &str = "must be an instant with an offset, such as 2026-11-20T13:00:00Z";
     let written = Written::read(text, WRONG)?;
     let (Some(time), Some(offset)) = (written.time, written.offset) else { return Err(WRONG) };
     let local = DateTime::from_parts(written.date, time).duration_since(EPOCH);
@@ -115,7 +115,7 @@ fn cut_fraction(text: &str) -> Cow<'_, str> {
 /// # Errors
 /// The rest of a sentence about the field.
 pub fn parse_day(text: &str) -> Result<Day, &'static str> {
-    const WRONG: &str = "must be a day, like 2026-11-20";
+    const WRONG: &str = "must be a day, such as 2026-11-20";
     let mut parts = text.splitn(3, '-');
     let mut next = |digits: usize| {
         let part = parts.next().filter(|part| part.len() == digits)?;
@@ -139,7 +139,7 @@ pub(crate) fn parse_start(text: &str) -> Result<Timestamp, &'static str> {
 /// # Errors
 /// The rest of a sentence about the field.
 pub fn parse_month(text: &str) -> Result<Month, &'static str> {
-    const WRONG: &str = "must be a month, like 2026-10";
+    const WRONG: &str = "must be a month, such as 2026-10";
     let (year, month) = text.split_once('-').ok_or(WRONG)?;
     let digits = |part: &str, length: usize| {
         part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit())
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_is_no_instant_is_refused() {
-        const WRONG: &str = "must be an instant with a zone, like 2026-11-20T13:00:00Z";
+        const WRONG: &str = "must be an instant with an offset, such as 2026-11-20T13:00:00Z";
         for (wrong, expected) in [
             ("2026-11-20T13:00:00+24:00", OFFSET_OUT_OF_RANGE),
             ("2026-11-20T13:00:00-24:00", OFFSET_OUT_OF_RANGE),

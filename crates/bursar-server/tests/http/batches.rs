@@ -48,7 +48,7 @@ async fn each_record_of_a_batch_succeeds_or_fails_alone() {
             "error": {
               "code": "CALL_ID_CONFLICT",
               "field": "call_id",
-              "message": "call_id is taken by a record with other content"
+              "message": "call_id is used by a record with other content"
             },
             "index": 2,
             "status": "conflict"

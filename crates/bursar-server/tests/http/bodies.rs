@@ -57,7 +57,7 @@ async fn invalid_json_is_refused_and_not_stored() {
         send(&tenant.founder(), "/integrations", body).await.refused(400, "INVALID_JSON");
     }
     let empty = send(&tenant.founder(), "/integrations", "").await;
-    assert_eq!(empty.text("/error/message"), "The body is empty; a JSON object is expected.");
+    assert_eq!(empty.text("/error/message"), "The body is empty. It must be a JSON object.");
     assert_eq!(tenant.founder().get("/integrations").await.at("/meta/total"), 1);
     assert_eq!(calls(&tenant).await, 0);
 }
@@ -108,7 +108,7 @@ async fn deeply_nested_json_is_refused() {
     let config = format!(r#"{{"name":"n","provider_type":"openai","config":{{"a":{deep}}}}}"#);
     let answer = send(&founder, "/integrations", config).await;
     answer.refused(400, "INVALID_JSON");
-    assert!(answer.text("/error/message").contains("nested too deeply"));
+    assert!(answer.text("/error/message").contains("nested more than 64 levels deep"));
     let base = record(&id, "c").to_string();
     let open = base.trim_end_matches('}');
     // Unknown fields are ignored, but not at any depth.
@@ -117,7 +117,7 @@ async fn deeply_nested_json_is_refused() {
         let body = |depth| format!("{open},\"{name}\":{{\"a\":{}}}}}", nested(depth));
         let answer = send(&founder, "/telemetry/llm-usage", body(63)).await;
         answer.refused(400, "INVALID_JSON");
-        assert!(answer.text("/error/message").contains("nested too deeply, in more than 64"));
+        assert!(answer.text("/error/message").contains("nested more than 64 levels deep"));
     }
     // In a batch it affects no other record.
     let batch = format!("{{\"records\":[{unknown},{base}],\"unknown\":{deep}}}");

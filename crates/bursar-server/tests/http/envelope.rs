@@ -55,7 +55,7 @@ async fn a_failure_has_the_envelope() {
       "data": null,
       "error": {
         "code": "UNAUTHENTICATED",
-        "message": "No credential, or one that is wrong, expired or revoked."
+        "message": "The credential is missing, wrong, expired or revoked."
       },
       "meta": {
         "request_id": "[request id]",

@@ -342,7 +342,7 @@ async fn the_limit_on_integrations_of_a_tenant_applies() {
     let third = json!({ "name": "three", "provider_type": "openai" });
     let refused = tenant.founder().post("/integrations").json(&third).await;
     refused.refused(409, "TOO_MANY_INTEGRATIONS");
-    assert!(refused.text("/error/message").contains("may have 2 integrations"));
+    assert!(refused.text("/error/message").contains("has 2 integrations, the maximum"));
     other.integration("three", json!({})).await;
     tenant.founder().delete(&format!("/integrations/{first}")).await.is(200);
     tenant.integration("three", json!({})).await;

@@ -440,7 +440,7 @@ async fn a_key_cannot_create_an_integration_key_that_expires_later() {
     let refused = key.post(&rotate).await;
     refused.refused(403, "FORBIDDEN");
     let said = refused.text("/error/message");
-    assert!(said.contains("ends at 2026-03-14T09:27:53Z"), "{said}");
+    assert!(said.contains("expires at 2026-03-14T09:27:53Z"), "{said}");
     tenant.founder().post(&rotate).await.is(201);
 
     app.clock.advance(60);

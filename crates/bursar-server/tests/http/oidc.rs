@@ -136,7 +136,7 @@ async fn a_person_of_an_unknown_tenant_is_refused() {
         // The message does not tell whether the tenant exists.
         assert_eq!(
             answer.text("/error/message"),
-            "The token is refused: it names no tenant that its issuer speaks for."
+            "The token was refused: it names no tenant that its issuer may authenticate."
         );
     }
 }
@@ -171,9 +171,9 @@ async fn a_refused_token_gets_a_reason_and_is_not_echoed() {
     let mut claims = world.people.claims(&world.owner.id, "admin");
     claims["aud"] = json!("canary-audience");
     for (token, expected) in [
-        (world.people.key.token(&claims), "it is meant for someone else (aud)"),
-        ("canary.canary.canary".to_owned(), "it is not a signed token"),
-        (Signer::p256("canary").token(&claims), "its key (kid) is none of its issuer's"),
+        (world.people.key.token(&claims), "its audience (aud) is not the configured one"),
+        ("canary.canary.canary".to_owned(), "it is not a signed JWT"),
+        (Signer::p256("canary").token(&claims), "its issuer has no such key (kid)"),
     ] {
         let answer = with_token(&world.app, &token).get("/integrations").await;
         answer.refused(401, "UNAUTHENTICATED");

@@ -238,11 +238,11 @@ fn check_mistakes(world: &World) {
     let nobody = "00000000-0000-8000-8000-000000000000";
     let mistakes: &[(&[&str], i32, &[&str])] = &[
         (&["tenant", "create", ""], 1, &["name must", "(INVALID_FIELD)"]),
-        (&["tenant", "show", "nobody"], 1, &["no tenant of the id or name \"nobody\""]),
-        (&["tenant", "show", nobody], 1, &["No such tenant.", "(TENANT_NOT_FOUND)"]),
+        (&["tenant", "show", "nobody"], 1, &["no tenant has the id or name \"nobody\""]),
+        (&["tenant", "show", nobody], 1, &["No tenant has this id.", "(TENANT_NOT_FOUND)"]),
         (&["tenant", "show", "twin"], 1, &["2 tenants have the name \"twin\"", ", "]),
         (&["tenant", "create"], 2, &["<NAME>"]),
-        (&["key", "list"], 1, &["say whose: --tenant"]),
+        (&["key", "list"], 1, &["a tenant is required: give --tenant"]),
         (&["key", "list", "--tenant", nobody], 1, &["(TENANT_NOT_FOUND)"]),
         (&["key", "create", "--tenant=acme", "--name=k"], 2, &["--scope"]),
         (&["key", "create", "--tenant=acme", "--name=k", "--scope=x"], 1, &["scopes must each"]),
@@ -255,7 +255,7 @@ fn check_mistakes(world: &World) {
             &["(NAME_TAKEN)"],
         ),
         (&["integration", "show", "--tenant=acme", nobody], 1, &["(INTEGRATION_NOT_FOUND)"]),
-        (&["integration", "show", "--tenant=acme", "x"], 1, &["no integration of the id or name"]),
+        (&["integration", "show", "--tenant=acme", "x"], 1, &["no integration has the id or name"]),
         (&["integration", "update", "--tenant=acme", "main"], 1, &["(NOTHING_TO_CHANGE)"]),
         (&["integration", "delete", "--tenant=acme", "main"], 2, &["--yes"]),
         (
@@ -321,11 +321,19 @@ fn a_table_is_aligned_and_has_the_rows_of_all_pages() {
 fn commands_without_a_server_and_a_folder_fail_and_create_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let world = World { folder, server: None };
-    world.check_failed(&["tenant", "list"], 1, &["no database data/bursar.db", "bursar serve"]);
+    world.check_failed(
+        &["tenant", "list"],
+        1,
+        &["the database data/bursar.db does not exist", "bursar serve"],
+    );
     world.check_failed(&["db", "backup", "copy"], 1, &["cannot open data/bursar.db"]);
     world.check_failed(&["health", "--url=http://127.0.0.1:1"], 1, &["is not ready"]);
     world.check_failed(&["tenant", "list", "--url=http://127.0.0.1:1"], 1, &["operator-token"]);
-    world.check_failed(&["tenant", "list", "--url=http://bursar.invalid"], 1, &["in whose name"]);
+    world.check_failed(
+        &["tenant", "list", "--url=http://bursar.invalid"],
+        1,
+        &["a credential for"],
+    );
     assert!(!world.data().exists());
 }
 
@@ -334,7 +342,7 @@ fn a_missing_operator_token_is_reported_and_not_created() {
     let world = World::with_server();
     let token = world.data().join("operator-token");
     std::fs::remove_file(&token).unwrap();
-    world.check_failed(&["tenant", "list"], 1, &["there is no data/operator-token"]);
+    world.check_failed(&["tenant", "list"], 1, &["data/operator-token does not exist"]);
     std::fs::create_dir(&token).unwrap();
     world.check_failed(&["tenant", "list"], 1, &["cannot use data/operator-token"]);
     std::fs::remove_dir(&token).unwrap();
@@ -416,7 +424,7 @@ fn a_backup_without_its_secret_key_is_not_restored() {
     let mut world = World::with_server();
     world.run(&["tenant", "create", "acme"]);
     world.run(&["db", "backup", "copy", "--with-secret-key", "--verify"]);
-    world.check_failed(&["db", "backup", "copy"], 1, &["copy exists; say --force"]);
+    world.check_failed(&["db", "backup", "copy"], 1, &["copy already exists; add --force"]);
     world.stop();
     let mode = |name: &str| {
         use std::os::unix::fs::PermissionsExt;
@@ -428,13 +436,13 @@ fn a_backup_without_its_secret_key_is_not_restored() {
         let mut restore = world.command(&[&["db", "restore", "copy"], more].concat());
         restore.env("BURSAR_DATA_DIR", data).output().unwrap()
     };
-    check_failed(&restore("new", &[]), 1, &["no new/secret-key", "--secret-key FILE"]);
+    check_failed(&restore("new", &[]), 1, &["new/secret-key does not exist", "--secret-key FILE"]);
     assert!(!world.folder.path().join("new/bursar.db").exists());
     let other = world.folder.path().join("other");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("secret-key"), "another secret key of 32 bytes or more").unwrap();
     check_failed(&restore("other", &[]), 1, &["belongs to another secret key"]);
-    check_failed(&restore("other", &["--secret-key=copy.secret-key"]), 1, &["say --force"]);
+    check_failed(&restore("other", &["--secret-key=copy.secret-key"]), 1, &["add --force"]);
     assert_eq!(names(&other), ["bursar.db.lock", "secret-key"]);
 
     for (data, more) in [("new", &[][..]), ("other", &["--force"])] {

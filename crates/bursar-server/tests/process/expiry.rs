@@ -167,7 +167,8 @@ fn an_expired_hold_is_swept_without_a_request() {
 
 #[test]
 fn a_hold_that_expires_without_a_record_is_logged_with_tenant_integration_and_amounts() {
-    const MESSAGE: &str = "expired without a record: the budget that was held is free again";
+    const MESSAGE: &str =
+        "reservations expired without a usage record: their held budget is free again";
     let mut folder = Folder::new();
     folder.set("BURSAR_LOG_FORMAT", "json");
     let site = Site::on(folder, MID_JUNE_2031);

@@ -197,9 +197,7 @@ fn importing_csv_into_a_data_folder_twice_stores_each_row_once() {
     let world = World::new();
     world.write("calls.csv", CSV);
     let expected = json!([4, 901, "0.012500002"]);
-    for tally in
-        ["4 accepted, 0 already there, 4 refused", "0 accepted, 4 already there, 4 refused"]
-    {
+    for tally in ["4 accepted, 0 duplicates, 4 refused", "0 accepted, 4 duplicates, 4 refused"] {
         check(&world.import("calls.csv", CSV_OPTIONS), false, tally, CSV_REFUSALS);
         assert_eq!(world.sums_without_server(), expected);
     }
@@ -211,9 +209,7 @@ fn importing_csv_through_a_server_twice_stores_each_row_once() {
     world.write("calls.csv", CSV);
     let server = Server::start(&world.data());
     let expected = json!([4, 901, "0.012500002"]);
-    for tally in
-        ["4 accepted, 0 already there, 4 refused", "0 accepted, 4 already there, 4 refused"]
-    {
+    for tally in ["4 accepted, 0 duplicates, 4 refused", "0 accepted, 4 duplicates, 4 refused"] {
         check(&world.import("calls.csv", CSV_OPTIONS), false, tally, CSV_REFUSALS);
         assert_eq!(world.sums(&server), expected);
     }
@@ -235,10 +231,10 @@ fn importing_csv_through_a_server_twice_stores_each_row_once() {
 fn a_server_knows_the_records_imported_into_its_folder() {
     let world = World::new();
     world.write("calls.csv", CSV);
-    let tally = "4 accepted, 0 already there, 4 refused";
+    let tally = "4 accepted, 0 duplicates, 4 refused";
     check(&world.import("calls.csv", CSV_OPTIONS), false, tally, CSV_REFUSALS);
     let server = Server::start(&world.data());
-    let tally = "0 accepted, 4 already there, 4 refused";
+    let tally = "0 accepted, 4 duplicates, 4 refused";
     check(&world.import("calls.csv", CSV_OPTIONS), false, tally, CSV_REFUSALS);
     assert_eq!(world.sums(&server), json!([4, 901, "0.012500002"]));
 }
@@ -261,13 +257,11 @@ fn importing_a_grown_ndjson_file_adds_only_the_new_lines() {
     let world = World::new();
     let mut text = line(Some("a"), 1) + &line(None, 2) + "\n" + &line(None, 2);
     world.write("calls.ndjson", &text);
-    check(&world.import("calls.ndjson", &[]), true, "3 accepted, 0 already there, 0 refused", &[]);
+    check(&world.import("calls.ndjson", &[]), true, "3 accepted, 0 duplicates, 0 refused", &[]);
     text += &line(Some("b"), 10);
     world.write("calls.ndjson", &text);
     let server = Server::start(&world.data());
-    for tally in
-        ["1 accepted, 3 already there, 0 refused", "0 accepted, 4 already there, 0 refused"]
-    {
+    for tally in ["1 accepted, 3 duplicates, 0 refused", "0 accepted, 4 duplicates, 0 refused"] {
         check(&world.import("calls.ndjson", &[]), true, tally, &[]);
         assert_eq!(world.sums(&server), json!([4, 15, "0.02"]));
     }
@@ -280,7 +274,7 @@ const ONE_A_SECOND: (&str, &str) = ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1")
 fn many(count: usize) -> (World, String) {
     let world = World::new();
     world.write("first.ndjson", &line(Some("first"), 1));
-    check(&world.import("first.ndjson", &[]), true, "1 accepted, 0 already there, 0 refused", &[]);
+    check(&world.import("first.ndjson", &[]), true, "1 accepted, 0 duplicates, 0 refused", &[]);
     let lines = (0..count).map(|number| line(Some(&format!("call {number}")), 1)).collect();
     (world, lines)
 }
@@ -289,10 +283,10 @@ fn many(count: usize) -> (World, String) {
 fn an_import_over_the_rate_waits_and_drops_nothing() {
     let (world, lines) = many(2_100);
     world.write("calls.ndjson", &lines);
-    let tally = "2100 accepted, 0 already there, 0 refused";
+    let tally = "2100 accepted, 0 duplicates, 0 refused";
     check(&world.import_with("calls.ndjson", &[], &[ONE_A_SECOND]), true, tally, &[]);
     let server = Server::start_with(&world.data(), &[ONE_A_SECOND]);
-    let tally = "0 accepted, 2100 already there, 0 refused";
+    let tally = "0 accepted, 2100 duplicates, 0 refused";
     check(&world.import("calls.ndjson", &[]), true, tally, &[]);
     assert_eq!(world.sums(&server), json!([2_101, 2_101, "10.505"]));
 }
@@ -307,7 +301,7 @@ fn an_import_resends_the_throttled_records_of_a_batch() {
         "estimated_tokens": 1,
     });
     server.request(&world.tenant, "POST", "/enforcement/reservations", &hold);
-    check(&world.import("calls.ndjson", &[]), true, "3 accepted, 0 already there, 0 refused", &[]);
+    check(&world.import("calls.ndjson", &[]), true, "3 accepted, 0 duplicates, 0 refused", &[]);
     assert_eq!(world.sums(&server), json!([4, 4, "0.02"]));
 }
 
@@ -334,9 +328,7 @@ fn invalid_lines_are_refused_by_their_row_number() {
         "row 7: provider is required",
     ];
     let server = Server::start(&world.data());
-    for tally in
-        ["2 accepted, 0 already there, 5 refused", "0 accepted, 2 already there, 5 refused"]
-    {
+    for tally in ["2 accepted, 0 duplicates, 5 refused", "0 accepted, 2 duplicates, 5 refused"] {
         check(&world.import("calls.jsonl", &[]), false, tally, &refusals);
         assert_eq!(world.sums(&server), json!([2, 2, "0.01"]));
     }
@@ -348,9 +340,9 @@ fn a_file_without_a_valid_row_stores_nothing() {
     world.write("calls.ndjson", &(line(Some("a"), -1) + &line(Some("b"), -2)));
     world.write("empty.csv", "provider,model,tokens_in,tokens_out\n");
     let refusals = ["row 1: tokens_in", "row 2: tokens_in"];
-    let tally = "0 accepted, 0 already there, 2 refused";
+    let tally = "0 accepted, 0 duplicates, 2 refused";
     check(&world.import("calls.ndjson", &[]), false, tally, &refusals);
-    let nothing = "0 accepted, 0 already there, 0 refused";
+    let nothing = "0 accepted, 0 duplicates, 0 refused";
     check(&world.import("empty.csv", &[]), true, nothing, &[]);
     let server = Server::start(&world.data());
     check(&world.import("calls.ndjson", &[]), false, tally, &refusals);
@@ -369,7 +361,7 @@ fn an_import_needs_only_an_api_key_and_an_address() {
     import.current_dir(world.folder.path()).args(["usage", "import", "calls.json"]);
     import.args(["--url", &server.url, "--integration", &world.integration]);
     let output = import.env("BURSAR_API_KEY", key).output().unwrap();
-    check(&output, true, "1 accepted, 0 already there, 0 refused", &[]);
+    check(&output, true, "1 accepted, 0 duplicates, 0 refused", &[]);
     assert_eq!(world.sums(&server), json!([1, 1, "0.005"]));
 }
 
@@ -400,9 +392,12 @@ fn an_import_with_wrong_arguments_names_them_and_stores_nothing() {
         let mut import = bursar();
         import.current_dir(world.folder.path()).args(unknown).args(more).output().unwrap()
     };
-    check_failed(&import(&[]), "say whose: --tenant");
-    check_failed(&import(&["--tenant", "nobody"]), "no tenant of the id or name \"nobody\"");
-    check_failed(&import(&["--tenant", &world.integration]), "No such tenant. (TENANT_NOT_FOUND)");
+    check_failed(&import(&[]), "a tenant is required: give --tenant");
+    check_failed(&import(&["--tenant", "nobody"]), "no tenant has the id or name \"nobody\"");
+    check_failed(
+        &import(&["--tenant", &world.integration]),
+        "No tenant has this id. (TENANT_NOT_FOUND)",
+    );
     assert_eq!(world.sums_without_server(), json!([0, 0, "0"]));
 }
 
@@ -427,10 +422,10 @@ fn a_time_with_an_impossible_offset_is_not_read_as_local_time() {
     world.write("calls.csv", &text);
     let refused = [
         "row 1: occurred_at must have an offset from UTC between -23:59 and +23:59",
-        "row 2: occurred_at must have an offset from UTC beside the name of its zone",
-        "row 3: occurred_at must lie between the years 1970 and 9999",
+        "row 2: occurred_at must have an offset from UTC, not only the name of a zone",
+        "row 3: occurred_at must be in the years 1970 to 9999",
     ];
-    let tally = "2 accepted, 0 already there, 3 refused";
+    let tally = "2 accepted, 0 duplicates, 3 refused";
     check(&world.import("calls.csv", &["--time-zone=UTC"]), false, tally, &refused);
 }
 
@@ -439,13 +434,13 @@ fn a_time_without_an_offset_needs_a_time_zone() {
     let world = World::new();
     let text = "occurred_at,provider,model,tokens_in,tokens_out\n2023-10-29 02:30:00,p,m,1,1\n";
     world.write("calls.csv", text);
-    let refused = "0 accepted, 0 already there, 1 refused";
-    let none = ["row 1: occurred_at names no zone"];
+    let refused = "0 accepted, 0 duplicates, 1 refused";
+    let none = ["row 1: occurred_at has no time zone"];
     check(&world.import("calls.csv", &[]), false, refused, &none);
     // This hour occurred twice in Berlin, so it is ambiguous.
-    let twice = ["row 1: occurred_at is not one instant in this zone"];
+    let twice = ["row 1: occurred_at does not exist, or exists twice, in this time zone"];
     check(&world.import("calls.csv", &["--time-zone=Europe/Berlin"]), false, refused, &twice);
-    let accepted = "1 accepted, 0 already there, 0 refused";
+    let accepted = "1 accepted, 0 duplicates, 0 refused";
     check(&world.import("calls.csv", &["--time-zone=America/New_York"]), true, accepted, &[]);
     let server = Server::start(&world.data());
     let history = server.get(&world.tenant, "/telemetry/usage-history");

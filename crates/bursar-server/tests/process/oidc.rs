@@ -50,7 +50,7 @@ fn a_person_authenticates_and_the_log_has_no_part_of_their_token() {
     server.stop();
 
     let log = folder.log();
-    assert!(log.contains("the keys of an issuer were fetched"), "{log}");
+    assert!(log.contains("an issuer's keys were fetched"), "{log}");
     for part in good.split('.').chain(bad.split('.')) {
         assert!(!log.contains(part), "{log}");
     }

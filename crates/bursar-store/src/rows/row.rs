@@ -61,7 +61,7 @@ pub struct KeyRow {
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
     pub last_used_at: Option<Timestamp>,
-    /// The key that took its place when it was rotated.
+    /// The key that replaced it in a rotation.
     pub replaced_by: Option<KeyId>,
 }
 

@@ -64,7 +64,7 @@ pub enum CopyError {
         what: String,
     },
     /// There is a file of that name.
-    #[error("{0} exists; say --force to replace it")]
+    #[error("{0} already exists; add --force to replace it")]
     Exists(PathBuf),
     /// The name is one of the database's own files.
     #[error("{0} is a file of the database itself; choose another one")]

@@ -140,9 +140,12 @@ struct RateView {
             body = DecisionView,
             description = "The decision.",
             headers(
-                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
-                ("RateLimit" = String, description = "What is left of them."),
-                ("Retry-After" = u32, description = "Seconds; comes with `throttled`."),
+                (
+                    "RateLimit-Policy" = String,
+                    description = "The limits, in the format of the IETF draft."
+                ),
+                ("RateLimit" = String, description = "What is left of the limits."),
+                ("Retry-After" = u32, description = "Seconds to wait. Only with `throttled`."),
             ),
         ),
     ),
@@ -211,9 +214,13 @@ fn read_batch(text: &str) -> Result<Vec<CheckRequest>, ApiError> {
     path = "/api/v1/enforcement/status",
     tag = "enforcement",
     params(
-        ("integration_id" = Option<Id>, Query, description = "Needed without an integration key."),
+        (
+            "integration_id" = Option<Id>,
+            Query,
+            description = "Required unless the credential is an integration key.",
+        ),
     ),
-    responses((status = 200, body = StatusView, description = "Used, held and remaining.")),
+    responses((status = 200, body = StatusView, description = "What is used, held and remaining.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub(crate) async fn get_status(

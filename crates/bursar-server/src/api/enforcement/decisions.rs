@@ -34,7 +34,7 @@ const LIMIT_MAX: u32 = 100;
 pub(crate) struct KeptDecisionView {
     #[schema(value_type = Id)]
     id: String,
-    /// What the caller asked for.
+    /// The kind of request.
     #[schema(value_type = enums::DecisionKind)]
     kind: &'static str,
     /// Null when the tenant has no such integration.
@@ -97,11 +97,14 @@ struct DecisionParams;
 impl IntoParams for DecisionParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let own = [
-            query::<Id>("integration_id", "Only about this integration."),
-            query::<String>("call_id", "Only about this call."),
-            query::<enums::KeptVerdict>("result", "Only with this result."),
-            query::<enums::ReasonCode>("reason", "Only for this reason."),
-            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<Id>("integration_id", "Only decisions about this integration."),
+            query::<String>("call_id", "Only decisions about this call."),
+            query::<enums::KeptVerdict>("result", "Only entries with this result."),
+            query::<enums::ReasonCode>("reason", "Only entries with this reason."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>(
+                "limit",
+                "The maximum number of rows on a page.",
+            ),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ];
         own.into_iter().chain(instant_params()).collect()
@@ -138,7 +141,7 @@ pub(crate) async fn list_decisions(
     })?;
     let code = query.read("reason", |text| {
         let mut named = ReasonCode::ALL.into_iter().filter(|code| code.as_str() == text);
-        named.next().ok_or("must be the code of a reason, like budget_exceeded")
+        named.next().ok_or("must be the code of a reason, such as budget_exceeded")
     })?;
     let named = query.integration()?;
     let call_id = query.text("call_id");

@@ -190,20 +190,26 @@ impl From<Reservation> for ReservationView {
         (
             status = 200,
             body = ReserveView,
-            description = "The refusing decision; nothing is held.",
+            description = "The decision that refuses the call. Nothing is held.",
             headers(
-                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
-                ("RateLimit" = String, description = "What is left of them."),
-                ("Retry-After" = u32, description = "Seconds; comes with `throttled`."),
+                (
+                    "RateLimit-Policy" = String,
+                    description = "The limits, in the format of the IETF draft."
+                ),
+                ("RateLimit" = String, description = "What is left of the limits."),
+                ("Retry-After" = u32, description = "Seconds to wait. Only with `throttled`."),
             ),
         ),
         (
             status = 201,
             body = ReserveView,
-            description = "The decision and what is held: go on.",
+            description = "The decision that admits the call, and what is held.",
             headers(
-                ("RateLimit-Policy" = String, description = "The limits, by the IETF's draft."),
-                ("RateLimit" = String, description = "What is left of them."),
+                (
+                    "RateLimit-Policy" = String,
+                    description = "The limits, in the format of the IETF draft."
+                ),
+                ("RateLimit" = String, description = "What is left of the limits."),
             ),
             links(
                 ("release" = (
@@ -327,7 +333,7 @@ fn held_answer(
     path = "/api/v1/enforcement/reservations/{call_id}",
     tag = "enforcement",
     params(("call_id" = scalars::CallId, Path, description = "The call.")),
-    responses((status = 200, body = ReservationView, description = "It holds nothing any more.")),
+    responses((status = 200, body = ReservationView, description = "The released reservation.")),
     extensions(("x-refuses" = json!([
         ErrorCode::ReservationNotFound,
         ErrorCode::ReservationEnded,
@@ -360,7 +366,7 @@ pub(crate) async fn release_reservation(
     tag = "enforcement",
     params(("call_id" = scalars::CallId, Path, description = "The call.")),
     request_body(content = Option<ReservationExtend>, example = json!({ "ttl_seconds": 600 })),
-    responses((status = 200, body = ReservationView, description = "The reservation, renewed.")),
+    responses((status = 200, body = ReservationView, description = "The extended reservation.")),
     extensions(("x-refuses" = json!([
         ErrorCode::ReservationNotFound,
         ErrorCode::ReservationEnded,
@@ -393,7 +399,7 @@ pub(crate) async fn extend_reservation(
     tag = "enforcement",
     params(
         PageParams,
-        ("integration_id" = Option<Id>, Query, description = "Only of this integration."),
+        ("integration_id" = Option<Id>, Query, description = "Only entries of this integration."),
     ),
     responses((status = 200, body = [ReservationView], description = "A page of reservations.")),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
@@ -443,7 +449,7 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
     };
     match refusal {
         ReserveRefusal::CallRecorded => {
-            ApiError::new(ErrorCode::ReservationEnded, "The call is recorded already.")
+            ApiError::new(ErrorCode::ReservationEnded, "The call is already recorded.")
         }
         ReserveRefusal::CallEnded(state) => ended(state),
         ReserveRefusal::OtherContent => {
@@ -458,8 +464,8 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
                 ReservationCap::Tenant(allowed) => ("tenant", allowed),
             };
             let message = format!(
-                "The {of} has {allowed} open reservations, which is the most it may have. Record or \
-                 release calls that have ended, or ask for a shorter ttl_seconds."
+                "The {of} has {allowed} open reservations, the maximum. Record or release calls \
+                 that have ended, or use a shorter ttl_seconds."
             );
             ApiError::new(ErrorCode::TooManyReservations, message)
         }

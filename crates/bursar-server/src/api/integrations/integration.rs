@@ -119,8 +119,16 @@ pub struct IntegrationUpdate {
     tag = "integrations",
     params(
         PageParams,
-        ("status" = Option<enums::IntegrationStatus>, Query, description = "Only these."),
-        ("provider_type" = Option<enums::ProviderType>, Query, description = "Only of this one."),
+        (
+            "status" = Option<enums::IntegrationStatus>,
+            Query,
+            description = "Only integrations with this status.",
+        ),
+        (
+            "provider_type" = Option<enums::ProviderType>,
+            Query,
+            description = "Only integrations of this provider.",
+        ),
     ),
     responses((status = 200, body = [IntegrationSummary], description = "A page of integrations.")),
 )]
@@ -217,7 +225,7 @@ pub(crate) async fn get_integration(
     tag = "integrations",
     params(("id" = Id, Path, description = "The integration.")),
     request_body(content = IntegrationUpdate, example = json!({ "budget_limit_cents": 20_000 })),
-    responses((status = 200, body = IntegrationView, description = "The integration, changed.")),
+    responses((status = 200, body = IntegrationView, description = "The changed integration.")),
     extensions(("x-refuses" = json!([
         ErrorCode::NothingToChange,
         ErrorCode::Forbidden,
@@ -252,7 +260,7 @@ pub(crate) async fn update_integration(
     path = "/api/v1/integrations/{id}",
     tag = "integrations",
     params(("id" = Id, Path, description = "The integration.")),
-    responses((status = 200, body = IntegrationDeleted, description = "What was deleted.")),
+    responses((status = 200, body = IntegrationDeleted, description = "The deleted integration.")),
     extensions(("x-refuses" = json!([
         ErrorCode::TenantSuspended,
         ErrorCode::IntegrationNotFound,
@@ -277,7 +285,7 @@ pub(crate) async fn delete_integration(
     path = "/api/v1/integrations/{id}/enable",
     tag = "integrations",
     params(("id" = Id, Path, description = "The integration.")),
-    responses((status = 200, body = IntegrationView, description = "The integration, enabled.")),
+    responses((status = 200, body = IntegrationView, description = "The enabled integration.")),
     extensions(("x-refuses" = json!([
         ErrorCode::TenantSuspended,
         ErrorCode::IntegrationNotFound,
@@ -302,7 +310,7 @@ pub(crate) async fn enable_integration(
     path = "/api/v1/integrations/{id}/disable",
     tag = "integrations",
     params(("id" = Id, Path, description = "The integration.")),
-    responses((status = 200, body = IntegrationView, description = "The integration, disabled.")),
+    responses((status = 200, body = IntegrationView, description = "The disabled integration.")),
     extensions(("x-refuses" = json!([
         ErrorCode::TenantSuspended,
         ErrorCode::IntegrationNotFound,
@@ -342,9 +350,17 @@ pub(crate) async fn get_integration_health(
     tag = "integrations",
     params(
         ("id" = Id, Path, description = "The integration."),
-        ("period" = Option<scalars::Month>, Query, description = "The month; default the current."),
+        (
+            "period" = Option<scalars::Month>,
+            Query,
+            description = "The month. Default: the current month.",
+        ),
     ),
-    responses((status = 200, body = LimitsView, description = "Limits, used and held.")),
+    responses((
+        status = 200,
+        body = LimitsView,
+        description = "The limits, and what is used and held.",
+    )),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),
 )]
 pub(crate) async fn get_integration_limits(
@@ -434,7 +450,10 @@ fn check_update(
     update: IntegrationUpdate,
 ) -> Result<IntegrationEdit, ApiError> {
     if update.provider_type.is_some() {
-        return Err(ApiError::field("provider_type", "never changes; register a new integration"));
+        return Err(ApiError::field(
+            "provider_type",
+            "cannot be changed; create a new integration",
+        ));
     }
     let name = update.name.map(|name| not_null("name", name)).transpose()?;
     if let Some(name) = &name {

@@ -1,4 +1,4 @@
-//! Making keys: API keys of a tenant, and keys of its integrations.
+//! Creates API keys and integration keys.
 
 use axum::extract::State;
 use bursar_core::{IntegrationId, Timestamp};
@@ -25,23 +25,23 @@ use crate::wire::scalars::{Id, Later, Name};
 use crate::wire::text::check_name;
 use crate::wire::timestamps;
 
-/// A key to be made.
+/// An API key to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyCreate {
-    /// What it is for.
+    /// What the key is for.
     #[schema(value_type = Name)]
     name: String,
-    /// What it may; a word that comes twice counts once.
+    /// The scopes of the key. A repeated scope counts once.
     #[schema(value_type = Vec<enums::Scope>, min_items = 1, max_items = 64)]
     scopes: Vec<String>,
-    /// From here on it is no good; by default when the key ends that makes it, or never.
+    /// When the key expires. Defaults to the expiry of the API key that creates it, or never.
     #[schema(value_type = Option<Later>)]
     #[serde(default, deserialize_with = "present")]
     expires_at: Option<Option<String>>,
 }
 
-/// A key to be made; the body may be absent.
+/// An integration key to create. The body is optional.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IntegrationKeyCreate {
@@ -49,10 +49,10 @@ pub(crate) struct IntegrationKeyCreate {
     name: Option<String>,
 }
 
-/// Makes an API key
+/// Creates an API key
 ///
-/// Its secret is in this answer and in no other. A key cannot give scopes that it lacks, and a key
-/// with an end makes only keys that end no later than itself.
+/// The secret is shown only once. A key cannot grant scopes that it lacks, and a key with an expiry
+/// creates only keys that expire no later than itself.
 #[utoipa::path(
     post,
     path = "/api/v1/keys",
@@ -83,17 +83,21 @@ pub(crate) async fn create_key(
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
 
-/// Makes a key of one integration
+/// Creates an integration key
 ///
-/// The response shows the secret once; it is the whole value of the header. The caller needs every
-/// permission that the new key has. If the caller uses an API key, the new key ends with that key.
+/// The secret is shown only once and is the whole value of the header. The caller needs every scope
+/// of the new key. If the caller uses an API key, the new key expires with that key.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations/{id}/keys",
     tag = "keys",
     params(("id" = Id, Path, description = "The integration.")),
     request_body(content = Option<IntegrationKeyCreate>, example = json!({ "name": "worker" })),
-    responses((status = 201, body = IntegrationKeyCreated, description = "The key, secret too.")),
+    responses((
+        status = 201,
+        body = IntegrationKeyCreated,
+        description = "The new key with its secret.",
+    )),
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
@@ -134,7 +138,7 @@ async fn store(
     .await
 }
 
-/// Reads when a key is to end: in the future, and no later than the key that makes it.
+/// Reads the expiry of a key: in the future, and no later than that of the key that creates it.
 fn check_end(
     asked: Option<Option<String>>,
     own: Option<Timestamp>,
@@ -152,7 +156,7 @@ fn check_end(
     match own {
         Some(own) if end.is_none_or(|end| end > own) => {
             let own = timestamps::text(own);
-            Err(wrong(&format!("must not be later than {own}, when the key ends that asks")))
+            Err(wrong(&format!("must not be later than {own}, when your own key expires")))
         }
         Some(_) | None => Ok(end),
     }

@@ -1,11 +1,11 @@
-//! What a caller may give to a key: nothing that it may not do itself.
+//! Checks that callers grant to keys only what they may do themselves.
 
 use crate::auth::authorize::Authorized;
 use crate::auth::scopes::{INTEGRATION_KEY_SCOPES, SCOPES, ScopeSet, WORDS_MAX};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Checks scopes: known ones, each once, and none that the caller has not itself.
+/// Checks that scopes are known and that the caller has them. Returns each once.
 pub(super) fn check_scopes(asked: &[String], own: Option<ScopeSet>) -> Result<String, ApiError> {
     if asked.is_empty() || asked.len() > WORDS_MAX {
         return Err(ApiError::field("scopes", &format!("must name 1 to {WORDS_MAX} scopes")));
@@ -17,7 +17,7 @@ pub(super) fn check_scopes(asked: &[String], own: Option<ScopeSet>) -> Result<St
             return Err(ApiError::field("scopes", &problem));
         };
         if own.is_some_and(|own| !own.covers(scope)) {
-            let message = "A key cannot give scopes that it does not have.";
+            let message = "A key cannot grant scopes that it does not have.";
             return Err(ApiError::new(ErrorCode::Forbidden, message));
         }
         if is_new {
@@ -27,13 +27,13 @@ pub(super) fn check_scopes(asked: &[String], own: Option<ScopeSet>) -> Result<St
     Ok(words.join(" "))
 }
 
-/// Refuses whoever cannot do all that the key of an integration can.
+/// Refuses a caller that lacks a scope of integration keys.
 pub(super) fn check_integration_key(caller: &Authorized) -> Result<(), ApiError> {
     match INTEGRATION_KEY_SCOPES.iter().find(|scope| !caller.has_scope(scope)) {
         None => Ok(()),
         Some(missing) => {
             let message =
-                format!("The key of an integration can do {missing}, which yours cannot.");
+                format!("An integration key has the scope {missing}, which your key lacks.");
             Err(ApiError::new(ErrorCode::Forbidden, message))
         }
     }

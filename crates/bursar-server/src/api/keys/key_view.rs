@@ -1,4 +1,4 @@
-//! Keys as they are shown: API keys, and keys that are good for one integration.
+//! The views of API keys and integration keys.
 
 use bursar_store::KeyRow;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use crate::wire::enums;
 use crate::wire::scalars::{Id, Instant, Name};
 use crate::wire::timestamps;
 
-/// A new key; the only time that its secret is shown.
+/// A new key with its secret, which is shown only once.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct KeyCreated {
     #[serde(flatten)]
@@ -34,7 +34,7 @@ pub(crate) struct KeyView {
     last_used_at: Option<String>,
     #[schema(value_type = Option<Instant>, required)]
     revoked_at: Option<String>,
-    /// The key that took its place when it was rotated.
+    /// The key that replaced it in a rotation.
     #[schema(value_type = Option<Id>, required)]
     replaced_by: Option<String>,
 }
@@ -55,7 +55,7 @@ impl From<KeyRow> for KeyView {
     }
 }
 
-/// A new key; the only time that its secret is shown, which is the whole value of the header.
+/// A new key with its secret, which is shown only once and is the whole value of the header.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct IntegrationKeyCreated {
     #[serde(flatten)]
@@ -75,14 +75,14 @@ pub(crate) struct IntegrationKeyView {
     prefix: String,
     #[schema(value_type = Instant)]
     created_at: String,
-    /// The end of a key that was rotated, or that a key with an end has made.
+    /// Set if the key was rotated, or created by a key with an expiry.
     #[schema(value_type = Option<Instant>, required)]
     expires_at: Option<String>,
     #[schema(value_type = Option<Instant>, required)]
     last_used_at: Option<String>,
     #[schema(value_type = Option<Instant>, required)]
     revoked_at: Option<String>,
-    /// The key that took its place when it was rotated.
+    /// The key that replaced it in a rotation.
     #[schema(value_type = Option<Id>, required)]
     replaced_by: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Lists of keys: the API keys of a tenant, and the keys of an integration.
+//! Lists API keys and integration keys.
 
 use axum::extract::State;
 use bursar_core::IntegrationId;

@@ -1,5 +1,5 @@
-//! Keys of a tenant, and keys of its integrations. Both are rows of one table, and each change or
-//! question is one function with a handler for each.
+//! API keys and integration keys. Both are rows of one table. Each operation is one function with a
+//! handler for each kind.
 
 pub mod create_key;
 pub(crate) mod grants;

@@ -1,4 +1,4 @@
-//! How a key comes to be: its secret is made here, hashed into its row, and shown once.
+//! Creates the secret of a new key and stores its hash.
 
 use bursar_core::{IntegrationId, KeyId, TenantId};
 use bursar_store::{Changed, ControlTx, KeyRow, SecretHash};
@@ -8,11 +8,11 @@ use crate::auth::secret::{KeyPrefix, random_digits};
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
 
-/// Stores a new key of this owner by `store`, with the hash of its text. Answers the row and the
-/// text, which nobody can tell again.
+/// Stores a new key of this owner with `store`. Returns the row and the text of the key, of which
+/// only a hash is stored.
 ///
 /// # Errors
-/// What `store` refuses, whatever storage says, and 500 when the system gives no randomness.
+/// Refusals of `store`, errors of the store, and 500 if the system has no randomness.
 pub(crate) async fn store_new_key(
     app: &App,
     (tenant_id, integration_id): (TenantId, Option<IntegrationId>),
@@ -32,8 +32,8 @@ pub(crate) async fn store_new_key(
         Ok(stored.map(|row| (row, text)))
     };
     let (row, text) = app.ledger.change(tenant_id, change).await??;
-    // A first key brings the onboarding on, and one in the place of another ends that one: callers
-    // who are remembered do not know.
+    // The first key advances the onboarding, and a rotation ends the old key, so cached callers are
+    // outdated.
     app.key_cache.forget(tenant_id);
     let text = text.ok_or_else(|| ApiError::of(ErrorCode::Internal))?;
     Ok((row, text.expose().to_owned()))

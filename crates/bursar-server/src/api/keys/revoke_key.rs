@@ -1,4 +1,4 @@
-//! Revoking keys: API keys of a tenant, and keys of its integrations.
+//! Revokes API keys and integration keys.
 
 use axum::extract::State;
 use bursar_core::{IntegrationId, KeyId};
@@ -23,7 +23,7 @@ use crate::wire::scalars::Id;
     path = "/api/v1/keys/{id}",
     tag = "keys",
     params(("id" = Id, Path, description = "The key.")),
-    responses((status = 200, body = KeyView, description = "The key, revoked.")),
+    responses((status = 200, body = KeyView, description = "The revoked key.")),
     extensions(("x-refuses" = json!([ErrorCode::KeyNotFound]))),
 )]
 pub(crate) async fn revoke_key(
@@ -35,7 +35,7 @@ pub(crate) async fn revoke_key(
     Ok(Answer::ok(revoke(&app, caller, None, key_id).await?.into()))
 }
 
-/// Revokes a key of an integration
+/// Revokes an integration key
 #[utoipa::path(
     delete,
     path = "/api/v1/integrations/{id}/keys/{key_id}",
@@ -44,7 +44,7 @@ pub(crate) async fn revoke_key(
         ("id" = Id, Path, description = "The integration."),
         ("key_id" = Id, Path, description = "The key."),
     ),
-    responses((status = 200, body = IntegrationKeyView, description = "The key, revoked.")),
+    responses((status = 200, body = IntegrationKeyView, description = "The revoked key.")),
     extensions(("x-refuses" = json!([
         ErrorCode::IntegrationNotFound,
         ErrorCode::KeyNotFound,

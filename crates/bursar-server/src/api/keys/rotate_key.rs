@@ -1,4 +1,4 @@
-//! Rotating keys: API keys of a tenant, and keys of its integrations.
+//! Rotates API keys and integration keys.
 
 use axum::extract::State;
 use bursar_core::{IntegrationId, KeyId};
@@ -22,16 +22,16 @@ use crate::wire::params;
 use crate::wire::params::Path;
 use crate::wire::scalars::Id;
 
-/// For how long the old key goes on when nothing is said: an hour.
+/// How long the old key stays valid by default: an hour.
 const OVERLAP_SECONDS_DEFAULT: u32 = 3_600;
-/// And at most: a week.
+/// How long the old key may stay valid: a week.
 const OVERLAP_SECONDS_MAX: u32 = 604_800;
 
-/// How a key is rotated; the body may be absent.
+/// How to rotate a key. The body is optional.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRotate {
-    /// For how long the old key goes on; 0 revokes it at once.
+    /// How long the old key stays valid. 0 revokes it at once.
     #[schema(minimum = 0, maximum = 604_800, default = 3_600)]
     overlap_seconds: Option<i64>,
 }
@@ -52,12 +52,12 @@ impl KeyRotate {
     }
 }
 
-/// Makes an API key in the place of another
+/// Replaces an API key with a new one
 ///
-/// Of the same name, scopes and end, with a secret of its own, which is in this answer and in no
-/// other. The old key goes on for the overlap, and never beyond its own end. A key is rotated once,
-/// then the one that took its place; who cannot give all of its scopes cannot rotate it, and neither
-/// can a key that ends before it.
+/// The new key has the same name, scopes and expiry. Its secret is shown only once. The old key
+/// stays valid for the overlap, but not beyond its expiry. A key can be rotated once; rotate its
+/// successor next. The caller needs every scope of the key, and a key cannot rotate one that
+/// expires later than itself.
 #[utoipa::path(
     post,
     path = "/api/v1/keys/{id}/rotate",
@@ -86,11 +86,11 @@ pub(crate) async fn rotate_key(
     Ok(Answer::created(KeyCreated { key: row.into(), secret }))
 }
 
-/// Makes a key of an integration in the place of another
+/// Replaces an integration key with a new one
 ///
-/// Of the same name, with a secret of its own, which is in this answer and in no other. The old key
-/// goes on for the overlap. A key is rotated once, then the one that took its place; whoever rotates
-/// it needs all that it can do, and a key cannot rotate one that ends later than itself.
+/// The new key has the same name. Its secret is shown only once. The old key stays valid for the
+/// overlap. A key can be rotated once; rotate its successor next. The caller needs every scope of
+/// the key, and a key cannot rotate one that expires later than itself.
 #[utoipa::path(
     post,
     path = "/api/v1/integrations/{id}/keys/{key_id}/rotate",
@@ -100,7 +100,11 @@ pub(crate) async fn rotate_key(
         ("key_id" = Id, Path, description = "The key."),
     ),
     request_body(content = Option<KeyRotate>, example = json!({ "overlap_seconds": 3600 })),
-    responses((status = 201, body = IntegrationKeyCreated, description = "The key, secret too.")),
+    responses((
+        status = 201,
+        body = IntegrationKeyCreated,
+        description = "The new key with its secret.",
+    )),
     extensions(("x-refuses" = json!([
         ErrorCode::Forbidden,
         ErrorCode::TenantSuspended,
@@ -134,14 +138,14 @@ async fn rotate(
 ) -> Result<(KeyRow, String), ApiError> {
     caller.require_active()?;
     let tenant_id = caller.tenant_id;
-    // A key that is not there is refused where it would be changed.
+    // A missing key is refused by the change itself.
     if let Some(old) = app.store.key(tenant_id, integration_id, key_id).await? {
         // The scopes of a key never change.
         if let Some(scopes) = &old.scopes {
             let scopes: Vec<String> = scopes.split(' ').map(str::to_owned).collect();
             check_scopes(&scopes, caller.scopes)?;
         }
-        // The end of a key only moves forward in time when it is rotated.
+        // A concurrent rotation only shortens the life of the key, so this check stays valid.
         caller.check_key_expiry(old.expires_at)?;
     }
     let caps = app.tenant_caps;

@@ -62,7 +62,7 @@ struct CacheParams;
 
 impl IntoParams for CacheParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![query::<Id>("tenant_id", "Only what is kept of this tenant.")]
+        vec![query::<Id>("tenant_id", "Only the entries of this tenant.")]
     }
 }
 
@@ -94,7 +94,7 @@ impl CacheView {
     get,
     path = "/fdr/caches",
     tag = "server",
-    responses((status = 200, body = [CacheView], description = "Every cache.")),
+    responses((status = 200, body = [CacheView], description = "All caches.")),
 )]
 pub(crate) async fn list_caches(
     State(app): State<App>,
@@ -107,7 +107,8 @@ pub(crate) async fn list_caches(
 
 /// Clears a cache of this node
 ///
-/// For one tenant or for all. No fact of the ledger is lost. docs/operating.md explains each cache.
+/// For one tenant or for all. No record, reservation or limit is lost. docs/operating.md explains
+/// each cache.
 #[utoipa::path(
     delete,
     path = "/fdr/caches/{name}",
@@ -116,7 +117,7 @@ pub(crate) async fn list_caches(
         ("name" = String, Path, description = "The cache."),
         CacheParams,
     ),
-    responses((status = 200, body = CacheCleared, description = "What was forgotten.")),
+    responses((status = 200, body = CacheCleared, description = "The number of removed entries.")),
     extensions(("x-refuses" = json!([ErrorCode::CacheNotFound, ErrorCode::TenantNotFound]))),
 )]
 pub(crate) async fn clear_cache(

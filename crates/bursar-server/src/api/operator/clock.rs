@@ -117,7 +117,11 @@ pub(crate) async fn get_clock(State(app): State<App>, _: Operator) -> Answer<Clo
     post,
     path = "/fdr/clock/confirm",
     tag = "server",
-    responses((status = 200, body = ClockConfirmedView, description = "What changed.")),
+    responses((
+        status = 200,
+        body = ClockConfirmedView,
+        description = "The new time, and how far the clock was ahead.",
+    )),
 )]
 pub(crate) async fn confirm_clock(
     State(app): State<App>,

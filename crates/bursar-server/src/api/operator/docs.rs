@@ -20,7 +20,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'
     tag = "server",
     responses(
         (status = 200, body = Object, description = "The OpenAPI document."),
-        (status = 304, description = "As before: `If-None-Match` names its `ETag`."),
+        (status = 304, description = "Unchanged: `If-None-Match` has the current `ETag`."),
     ),
     extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
@@ -34,8 +34,8 @@ pub(crate) async fn get_openapi(State(app): State<App>, headers: HeaderMap) -> R
     path = "/docs",
     tag = "server",
     responses(
-        (status = 200, body = String, content_type = "text/html", description = "A page."),
-        (status = 304, description = "As before: `If-None-Match` names its `ETag`."),
+        (status = 200, body = String, content_type = "text/html", description = "The page."),
+        (status = 304, description = "Unchanged: `If-None-Match` has the current `ETag`."),
     ),
     extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]
@@ -52,8 +52,8 @@ pub(crate) async fn get_docs(State(app): State<App>, headers: HeaderMap) -> Resp
     path = "/docs/style.css",
     tag = "server",
     responses(
-        (status = 200, body = String, content_type = "text/css", description = "A style sheet."),
-        (status = 304, description = "As before: `If-None-Match` names its `ETag`."),
+        (status = 200, body = String, content_type = "text/css", description = "The style sheet."),
+        (status = 304, description = "Unchanged: `If-None-Match` has the current `ETag`."),
     ),
     extensions(("x-refuses" = json!([ErrorCode::Overloaded]))),
 )]

@@ -27,7 +27,7 @@ pub(crate) struct ServerHealth {
     get,
     path = "/health/live",
     tag = "server",
-    responses((status = 200, body = ServerHealth, description = "It lives.")),
+    responses((status = 200, body = ServerHealth, description = "The process answers.")),
 )]
 pub(crate) async fn get_live() -> Answer<ServerHealth> {
     Answer::ok(ServerHealth { status: enums::LIVE })
@@ -40,7 +40,11 @@ pub(crate) async fn get_live() -> Answer<ServerHealth> {
     get,
     path = "/health",
     tag = "server",
-    responses((status = 200, body = ServerHealth, description = "It can do its work.")),
+    responses((
+        status = 200,
+        body = ServerHealth,
+        description = "The database can be read and written.",
+    )),
     extensions(("x-refuses" = json!([ErrorCode::Internal, ErrorCode::Unavailable]))),
 )]
 pub(crate) async fn get_health(app: State<App>) -> Result<Answer<ServerHealth>, ApiError> {
@@ -54,7 +58,11 @@ pub(crate) async fn get_health(app: State<App>) -> Result<Answer<ServerHealth>, 
     get,
     path = "/health/ready",
     tag = "server",
-    responses((status = 200, body = ServerHealth, description = "It can do its work.")),
+    responses((
+        status = 200,
+        body = ServerHealth,
+        description = "The database can be read and written.",
+    )),
     extensions(("x-refuses" = json!([ErrorCode::Internal, ErrorCode::Unavailable]))),
 )]
 pub(crate) async fn get_ready(State(app): State<App>) -> Result<Answer<ServerHealth>, ApiError> {

@@ -116,7 +116,10 @@ struct SignalParams;
 impl IntoParams for SignalParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<BoundedInteger<1, SIGNALS_KEPT, LIMIT_DEFAULT>>("limit", "Signals of a page."),
+            query::<BoundedInteger<1, SIGNALS_KEPT, LIMIT_DEFAULT>>(
+                "limit",
+                "The maximum number of signals on a page.",
+            ),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ]
     }
@@ -236,10 +239,10 @@ pub(crate) async fn list_signals(
             "dimension": "rate",
             "allowed_value": 5000,
             "expires_at": "2100-01-01T00:00:00Z",
-            "reason": "a migration that we agreed on",
+            "reason": "an agreed migration",
         }),
     ),
-    responses((status = 201, body = OverrideView, description = "The override as it was made.")),
+    responses((status = 201, body = OverrideView, description = "The new override.")),
     extensions(("x-refuses" = json!([
         ErrorCode::TenantNotFound,
         ErrorCode::UnknownField,
@@ -276,7 +279,7 @@ fn check_expiry(text: &str, now: Timestamp) -> Result<Timestamp, ApiError> {
         timestamps::parse(text).map_err(|problem| ApiError::field("expires_at", problem))?;
     let latest = now.plus_seconds(OVERRIDE_DAYS_MAX * SECONDS_PER_DAY);
     if expires_at <= now || expires_at > latest {
-        return Err(ApiError::field("expires_at", "must lie ahead, by at most 90 days"));
+        return Err(ApiError::field("expires_at", "must lie in the future, by at most 90 days"));
     }
     Ok(expires_at)
 }

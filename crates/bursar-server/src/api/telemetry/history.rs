@@ -37,9 +37,8 @@ const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
 const OFFSET_MAX: u32 = 10_000;
 /// Why a page at an offset is refused. A shorter page would make the next offset skip rows.
-const NOT_WHOLE: &str = "The page at this offset cannot be read whole: it has more than 4 MiB of \
-     metadata and error messages, or takes too long or too much memory. Ask for a smaller limit, or \
-     page with cursor, whose pages may be shorter.";
+const NOT_WHOLE: &str = "The page at this offset has more than 4 MiB of metadata and error \
+     messages, or takes too long or too much memory. Use a smaller limit, or page by cursor.";
 /// The longest period, in days, for which `total` is counted.
 const COUNT_DAYS_MAX: i32 = 366;
 
@@ -49,12 +48,12 @@ struct FilterParams;
 impl IntoParams for FilterParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let labels = [
-            query::<Id>("integration_id", "Only of this integration."),
-            query::<String>("model", "Only of this model."),
-            query::<String>("agent_id", "Only of this agent."),
-            query::<String>("session_id", "Only of this session."),
-            query::<enums::PolicyResult>("policy_result", "Only with this result."),
-            query::<bool>("errors_only", "Only calls that ended with an error."),
+            query::<Id>("integration_id", "Only entries of this integration."),
+            query::<String>("model", "Only entries with this model."),
+            query::<String>("agent_id", "Only entries of this agent."),
+            query::<String>("session_id", "Only entries of this session."),
+            query::<enums::PolicyResult>("policy_result", "Only entries with this result."),
+            query::<bool>("errors_only", "Only entries with an error code."),
         ];
         labels.into_iter().chain(instant_params()).collect()
     }
@@ -66,8 +65,11 @@ struct HistoryPageParams;
 impl IntoParams for HistoryPageParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
-            query::<BoundedInteger<0, OFFSET_MAX, 0>>("offset", "Rows to pass over."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>(
+                "limit",
+                "The maximum number of rows on a page.",
+            ),
+            query::<BoundedInteger<0, OFFSET_MAX, 0>>("offset", "The number of rows to skip."),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ]
     }
@@ -78,7 +80,7 @@ struct FormatParams;
 
 impl IntoParams for FormatParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![query::<ExportFormat>("format", "How it is written; by default as CSV.")]
+        vec![query::<ExportFormat>("format", "The format of the file. Default: CSV.")]
     }
 }
 
@@ -259,10 +261,9 @@ impl Export for UsageExport {
     responses(
         (
             status = 200,
-            description = "The file: CSV with the names of the fields in its first line, or an \
-                object a line, each as the history shows it.",
+            description = "CSV with a header line, or NDJSON with the objects of the history.",
             content((String = "text/csv"), (String = "application/x-ndjson")),
-            headers(("Content-Disposition" = String, description = "Suggests a name for it.")),
+            headers(("Content-Disposition" = String, description = "The suggested file name.")),
         ),
     ),
     extensions(("x-refuses" = json!([ErrorCode::IntegrationNotFound]))),

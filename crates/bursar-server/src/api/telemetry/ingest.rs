@@ -135,7 +135,11 @@ struct BatchResult {
     tag = "telemetry",
     request_body(content = UsageRecord, example = example_record),
     responses(
-        (status = 200, body = RecordAnswer, description = "A duplicate; nothing changed."),
+        (
+            status = 200,
+            body = RecordAnswer,
+            description = "The record is a duplicate. Nothing changed.",
+        ),
         (status = 201, body = RecordAnswer, description = "Accepted."),
     ),
     extensions(("x-refuses" = json!([
@@ -190,7 +194,7 @@ pub(crate) async fn record_usage(
     path = "/api/v1/telemetry/llm-usage/batch",
     tag = "telemetry",
     request_body(content = Batch, example = json!({ "records": [example_record()] })),
-    responses((status = 200, body = BatchAnswer, description = "What became of each.")),
+    responses((status = 200, body = BatchAnswer, description = "The result of each record.")),
 )]
 pub(crate) async fn record_usage_batch(
     State(app): State<App>,
@@ -350,7 +354,7 @@ fn example_record() -> serde_json::Value {
 }
 
 fn conflict() -> ApiError {
-    ApiError::of(ErrorCode::CallIdConflict).on("call_id", "is taken by a record with other content")
+    ApiError::of(ErrorCode::CallIdConflict).on("call_id", "is used by a record with other content")
 }
 
 fn refused(refusal: RecordRefusal) -> ApiError {

@@ -211,13 +211,13 @@ struct BreakdownParams;
 impl IntoParams for BreakdownParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let mut params = vec![
-            query::<enums::GroupBy>("by", "What usage is told apart by; by default the model."),
+            query::<enums::GroupBy>("by", "The field to group by. Default: the model."),
             query::<BoundedInteger<1, GROUPS_MAX, GROUPS_DEFAULT>>(
                 "limit",
-                "Groups that are told apart.",
+                "The maximum number of groups.",
             ),
         ];
-        let last = "The last day, at most the 366th, by session the 7th; by default today.";
+        let last = "The last day. At most 366 days in all, 7 by session. Default: today.";
         params.extend(day_params(last));
         params
     }
@@ -231,15 +231,18 @@ impl IntoParams for SeriesParams {
         let mut params = vec![
             query::<enums::SeriesGroupBy>(
                 "group_by",
-                "What usage is told apart by; by default only the total is told.",
+                "The field to group by. Default: only the total.",
             ),
-            query::<enums::SeriesStep>("step", "By default days; agents are told by day only."),
+            query::<enums::SeriesStep>(
+                "step",
+                "The length of a step. Default: a day, the only one for agents.",
+            ),
             query::<BoundedInteger<1, GROUPS_MAX, GROUPS_DEFAULT>>(
                 "limit",
-                "Groups that are told apart.",
+                "The maximum number of groups.",
             ),
         ];
-        let last = "The last day, at most the 366th, by hour the 31st; by default today.";
+        let last = "The last day. At most 366 days in all, 31 by hour. Default: today.";
         params.extend(day_params(last));
         params
     }
@@ -278,7 +281,7 @@ pub(crate) async fn get_usage_breakdown(
     let filter = BreakdownFilter { by, integration_id, first, last, groups_max: groups as usize };
     let breakdown = reads.usage_breakdown(caller.tenant_id, filter).await?;
     let breakdown = breakdown.ok_or_else(|| {
-        let problem = "must be later: these days have more sessions than can be told apart";
+        let problem = "must be later: these days have too many sessions for a breakdown";
         ApiError::field("start_date", problem)
     })?;
     Ok(Answer::ok(breakdown_view(by, (first, last), breakdown)?))
@@ -351,7 +354,8 @@ pub(crate) async fn get_usage_series(
     let series = by.map_or(1, |_| i64::from(limit) + 2);
     let points = i64::from(last.number() - first.number() + 1) * steps_a_day * series;
     if points > POINTS_MAX {
-        let problem = "must be lower for so many steps: an answer has at most 10000 points";
+        let problem =
+            "must be lower: with so many steps the response would have more than 10000 points";
         return Err(ApiError::field("limit", problem));
     }
     caller.check_integration(app.store.as_ref(), integration_id).await?;

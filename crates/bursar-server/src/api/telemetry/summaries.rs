@@ -174,7 +174,7 @@ struct DaysParams;
 
 impl IntoParams for DaysParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        day_params("The last day, at most the 366th; by default today.")
+        day_params("The last day. At most 366 days in all. Default: today.")
     }
 }
 
@@ -184,8 +184,11 @@ struct DayPageParams;
 impl IntoParams for DayPageParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![
-            query::<BoundedInteger<0, DAY_OFFSET_MAX, 0>>("offset", "Rows to pass over."),
-            query::<BoundedInteger<1, DAY_ROWS_MAX, DAY_ROWS_MAX>>("limit", "Rows of a page."),
+            query::<BoundedInteger<0, DAY_OFFSET_MAX, 0>>("offset", "The number of rows to skip."),
+            query::<BoundedInteger<1, DAY_ROWS_MAX, DAY_ROWS_MAX>>(
+                "limit",
+                "The maximum number of rows on a page.",
+            ),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
         ]
     }

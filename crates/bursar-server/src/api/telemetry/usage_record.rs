@@ -52,7 +52,7 @@ pub(crate) struct UsageRecord<'a> {
     /// The provider that served the call. Kept in lower case.
     #[schema(value_type = ProviderLabel)]
     provider: Option<Box<str>>,
-    /// The model that was asked for.
+    /// The requested model.
     #[schema(value_type = ModelLabel)]
     model: Option<Box<str>>,
     /// The model that the response names, if it is another.
@@ -299,7 +299,7 @@ fn check_integration(
         (Ok(None), Some(own)) => Ok(own),
         (Ok(Some(named)), Some(own)) if named == own => Ok(own),
         (Ok(Some(_)) | Err(ParseIdError::Unknown), Some(_)) => {
-            Err(ApiError::field("integration_id", "must be that of the integration key"))
+            Err(ApiError::field("integration_id", "must be the integration of the key"))
         }
     }
 }

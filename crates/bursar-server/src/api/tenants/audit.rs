@@ -39,12 +39,18 @@ struct AuditParams;
 impl IntoParams for AuditParams {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let page = [
-            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>("limit", "Rows of a page."),
+            query::<BoundedInteger<1, LIMIT_MAX, LIMIT_DEFAULT>>(
+                "limit",
+                "The maximum number of rows on a page.",
+            ),
             query::<String>("cursor", "The `next_cursor` of an earlier page."),
-            query::<String>("actor_id", "Only what this actor did."),
-            query::<String>("action", "Only this action, such as `integration.create`."),
-            query::<String>("target_type", "Only what was done to this kind of thing."),
-            query::<String>("target_id", "Only what was done to this one."),
+            query::<String>("actor_id", "Only changes by this actor."),
+            query::<String>(
+                "action",
+                "Only changes with this action, such as `integration.create`.",
+            ),
+            query::<String>("target_type", "Only changes of objects of this type."),
+            query::<String>("target_id", "Only changes of this object."),
         ];
         page.into_iter().chain(instant_params()).collect()
     }
@@ -139,9 +145,9 @@ impl Export for AuditExport {
     responses(
         (
             status = 200,
-            description = "The file: an object a line, each as the list shows it.",
+            description = "The file: one JSON object per line, as in the list.",
             content((String = "application/x-ndjson")),
-            headers(("Content-Disposition" = String, description = "Suggests a name for it.")),
+            headers(("Content-Disposition" = String, description = "The suggested file name.")),
         ),
     ),
     extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),

@@ -100,14 +100,14 @@ impl AuditView {
         let (Some(sequence), Some(prev_hash), Some(hash)) =
             (self.sequence, self.prev_hash, self.hash)
         else {
-            return Err("it is in no chain");
+            return Err("the row is in no chain");
         };
-        let read = |text: &str| read_hash(text).ok_or("a hash is none");
+        let read = |text: &str| read_hash(text).ok_or("a hash is not 64 hexadecimal digits");
         let link = AuditLink { sequence, prev_hash: read(&prev_hash)?, hash: read(&hash)? };
         Ok(AuditEntry {
-            tenant_id: TenantId::parse(&self.tenant_id).map_err(|_| "tenant_id is none")?,
-            audit_id: AuditId::parse(&self.id).map_err(|_| "id is none")?,
-            at: timestamps::parse(&self.at).map_err(|_| "at is no instant")?,
+            tenant_id: TenantId::parse(&self.tenant_id).map_err(|_| "tenant_id is not an id")?,
+            audit_id: AuditId::parse(&self.id).map_err(|_| "id is not an id")?,
+            at: timestamps::parse(&self.at).map_err(|_| "at is not an instant")?,
             actor_type: self.actor_type,
             actor_id: self.actor_id,
             address: self.address,

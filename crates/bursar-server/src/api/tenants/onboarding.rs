@@ -33,7 +33,7 @@ pub(crate) struct OnboardingView {
     post,
     path = "/api/v1/onboarding/finalize",
     tag = "session",
-    responses((status = 200, body = OnboardingView, description = "It is complete.")),
+    responses((status = 200, body = OnboardingView, description = "The onboarding is complete.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantSuspended, ErrorCode::InvalidState]))),
 )]
 pub(crate) async fn finalize_onboarding(

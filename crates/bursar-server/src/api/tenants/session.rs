@@ -33,7 +33,7 @@ pub(crate) struct SessionContext {
     get,
     path = "/api/v1/session/context",
     tag = "session",
-    responses((status = 200, body = SessionContext, description = "Who calls.")),
+    responses((status = 200, body = SessionContext, description = "The caller.")),
 )]
 pub(crate) async fn get_session_context(caller: AnyCaller) -> Answer<SessionContext> {
     let AnyCaller { actor_type, tenant, restricted_to: _, capabilities } = caller;

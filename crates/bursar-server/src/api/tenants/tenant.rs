@@ -75,7 +75,7 @@ impl From<TenantRow> for TenantView {
     path = "/api/v1/tenants",
     tag = "tenants",
     request_body(content = TenantCreate, example = json!({ "name": "acme" })),
-    responses((status = 201, body = TenantView, description = "The tenant as it was made.")),
+    responses((status = 201, body = TenantView, description = "The new tenant.")),
     extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::SecretRefused]))),
 )]
 pub(crate) async fn create_tenant(
@@ -135,7 +135,7 @@ pub(crate) async fn get_tenant(
     tag = "tenants",
     params(("id" = Id, Path, description = "The tenant.")),
     request_body(content = TenantUpdate, example = json!({ "name": "acme" })),
-    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    responses((status = 200, body = TenantView, description = "The changed tenant.")),
     extensions(("x-refuses" = json!([
         ErrorCode::NothingToChange,
         ErrorCode::TenantNotFound,
@@ -161,14 +161,14 @@ pub(crate) async fn update_tenant(
 
 /// Suspends an active tenant
 ///
-/// Reads work, and usage records are accepted. Every decision is a hard block, and the tenant can
-/// change nothing.
+/// Reads work, and usage records are accepted. Every decision is a hard block. Reservations can be
+/// released and keys revoked; the tenant can change nothing else.
 #[utoipa::path(
     post,
     path = "/api/v1/tenants/{id}/suspend",
     tag = "tenants",
     params(("id" = Id, Path, description = "The tenant.")),
-    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    responses((status = 200, body = TenantView, description = "The changed tenant.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
 pub(crate) async fn suspend_tenant(
@@ -185,7 +185,7 @@ pub(crate) async fn suspend_tenant(
     path = "/api/v1/tenants/{id}/resume",
     tag = "tenants",
     params(("id" = Id, Path, description = "The tenant.")),
-    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    responses((status = 200, body = TenantView, description = "The changed tenant.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
 pub(crate) async fn resume_tenant(
@@ -204,7 +204,7 @@ pub(crate) async fn resume_tenant(
     path = "/api/v1/tenants/{id}/terminate",
     tag = "tenants",
     params(("id" = Id, Path, description = "The tenant.")),
-    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    responses((status = 200, body = TenantView, description = "The changed tenant.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
 pub(crate) async fn terminate_tenant(
@@ -221,7 +221,7 @@ pub(crate) async fn terminate_tenant(
     path = "/api/v1/tenants/{id}/archive",
     tag = "tenants",
     params(("id" = Id, Path, description = "The tenant.")),
-    responses((status = 200, body = TenantView, description = "The tenant as it is now.")),
+    responses((status = 200, body = TenantView, description = "The changed tenant.")),
     extensions(("x-refuses" = json!([ErrorCode::TenantNotFound, ErrorCode::InvalidState]))),
 )]
 pub(crate) async fn archive_tenant(

@@ -36,14 +36,11 @@ impl TryFrom<Vec<IssuerConfig>> for IssuerList {
 
     fn try_from(issuers: Vec<IssuerConfig>) -> Result<Self, String> {
         if issuers.len() > ISSUERS_MAX {
-            return Err(format!(
-                "has {} issuers; at most {ISSUERS_MAX} are possible",
-                issuers.len()
-            ));
+            return Err(format!("has {} issuers; the maximum is {ISSUERS_MAX}", issuers.len()));
         }
         let mut seen = HashSet::new();
         match issuers.iter().position(|issuer| !seen.insert(&issuer.issuer)) {
-            Some(index) => Err(format!("[{index}].issuer is in the list already")),
+            Some(index) => Err(format!("[{index}].issuer is already in the list")),
             None => Ok(Self(issuers)),
         }
     }
@@ -166,7 +163,7 @@ fn checked(entry: IssuerEntry) -> Result<IssuerConfig, Problem> {
         jwks_url,
     } = entry;
     if raw_key::contains_key(&issuer) {
-        return Err(("issuer", "looks like a key, and would be kept in the audit log"));
+        return Err(("issuer", "looks like a secret key, which would be stored in the audit log"));
     }
     if issuer.contains('?') {
         return Err(("issuer", "must have no query"));
@@ -186,7 +183,7 @@ fn checked(entry: IssuerEntry) -> Result<IssuerConfig, Problem> {
     }
     let tenant_claim = tenant_claim.map(|text| claim("tenant_claim", text)).transpose()?;
     let tenant = match (tenant, tenant_claim) {
-        (None, None) => return Err(("tenant", "or tenant_claim is needed")),
+        (None, None) => return Err(("tenant", "or tenant_claim is required")),
         (None, Some(claim)) => TenantSource::Claimed(claim),
         (Some(tenant), claim) => TenantSource::Fixed {
             tenant_id: TenantId::parse(&tenant)
@@ -265,18 +262,18 @@ mod tests {
         check(
             "issuer",
             json!("https://id.example.com/realms/acme"),
-            ".issuer is in the list already",
+            ".issuer is already in the list",
         );
         check("issuer", json!("http://id.example.com"), "[1].issuer must be an https URL");
         check("issuer", json!("https://id.example.com?a"), "[1].issuer must have no query");
         let named_like_a_key = "https://id.example.com/sk-abcdefghijklmnopqrst";
-        check("issuer", json!(named_like_a_key), "[1].issuer looks like a key");
+        check("issuer", json!(named_like_a_key), "[1].issuer looks like a secret key");
         check("issuer", json!(5), "[1].issuer");
         check("jwks_url", json!("http://id.example.com/keys"), "[1].jwks_url must be an https");
         check("isuer", json!("x"), "unknown field `isuer`");
         check("audience", json!(""), "[1].audience must not be empty");
         check("tenant", json!("acme"), "[1].tenant must be the id of a tenant");
-        check("tenant", json!(null), "[1].tenant or tenant_claim is needed");
+        check("tenant", json!(null), "[1].tenant or tenant_claim is required");
         check("tenant_claim", json!(""), "[1].tenant_claim must not be empty");
         check("viewer_value", json!("admin"), "[1].viewer_value must differ");
         check("role_claim", json!(""), "[1].role_claim must not be empty");

@@ -72,7 +72,7 @@ pub(super) enum KeyNotFound {
 enum FetchError {
     #[error("{0} cannot be read")]
     Outbound(String, #[source] OutboundError),
-    #[error("{0} is of another issuer")]
+    #[error("{0} names another issuer than the configured one")]
     OtherIssuer(String),
     #[error("jwks_uri {0}")]
     JwksUrl(&'static str),
@@ -168,7 +168,7 @@ impl JwksCache {
             // A separate task: a client that disconnects must not cancel a fetch others wait for.
             let fetched = tokio::spawn(Arc::clone(self).fetch(now, fetching)).await;
             if let Err(error) = fetched.map_err(TaskFailed::from) {
-                tracing::error!(%error, "the keys of an issuer were not fetched");
+                tracing::error!(%error, "a fetch of an issuer's keys failed");
             }
         }
         self.cached.read().clone()
@@ -192,9 +192,12 @@ impl JwksCache {
             Ok(keys) => {
                 let (issuer, count) = (&self.issuer, keys.len());
                 if cached.fetched_at.is_none() || had_failed {
-                    tracing::info!(issuer, keys = count, "the keys of an issuer were fetched");
+                    tracing::info!(issuer, keys = count, "an issuer's keys were fetched");
                 } else if count == 0 {
-                    tracing::warn!(issuer, "an issuer has no key that can be used");
+                    tracing::warn!(
+                        issuer,
+                        "an issuer has no usable key, so its tokens are refused"
+                    );
                 }
                 cached.keys = keys;
                 cached.fetched_at = Some(now);
@@ -203,7 +206,11 @@ impl JwksCache {
             Err(error) if !had_failed => {
                 let error = &error as &dyn std::error::Error;
                 let issuer = &self.issuer;
-                tracing::warn!(issuer, error, "the keys of an issuer cannot be fetched");
+                tracing::warn!(
+                    issuer,
+                    error,
+                    "an issuer's keys cannot be fetched; keys fetched earlier stay in use for a day"
+                );
             }
             Err(_) => {}
         }
@@ -227,7 +234,7 @@ impl JwksCache {
         }
         let found = WebUrl::parse(&jwks_uri).map_err(FetchError::JwksUrl)?;
         if url.is_tls() && !found.is_tls() {
-            return Err(FetchError::JwksUrl("must be https, as the issuer is"));
+            return Err(FetchError::JwksUrl("must be an https URL, because the issuer is one"));
         }
         Ok(found)
     }

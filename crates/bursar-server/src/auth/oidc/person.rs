@@ -21,9 +21,9 @@ pub struct Person {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PersonError {
     /// The token is refused.
-    #[error("The token is refused: {0}.")]
+    #[error("The token was refused: {0}.")]
     Refused(#[from] TokenRefusal),
     /// The issuer's keys are not available.
-    #[error("The keys of the token's issuer cannot be fetched.")]
+    #[error("The keys of the token's issuer cannot be fetched. Try again later.")]
     KeysUnavailable,
 }

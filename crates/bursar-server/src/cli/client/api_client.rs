@@ -111,7 +111,7 @@ impl ApiClient {
             let server = RunningServer::new(config, access.url.as_deref());
             if config.secrets.operator_token.is_none() && !is_of_this_machine(server.url()) {
                 return Err(ClientError::new(format!(
-                    "say in whose name to ask {}: --api-key (BURSAR_API_KEY), or \
+                    "a credential for {} is required: give --api-key (BURSAR_API_KEY) or \
                      BURSAR_OPERATOR_TOKEN",
                     server.url()
                 )));
@@ -132,13 +132,13 @@ impl ApiClient {
             Ok(true) => {}
             Ok(false) => {
                 return Err(ClientError::new(format!(
-                    "there is no database {shown}: start `bursar serve` once, or say where: \
+                    "the database {shown} does not exist: start `bursar serve` once, or give \
                      --data-dir, --database, or --url and --api-key"
                 )));
             }
             Err(error) => {
-                let owner = "run this as the user who runs the server";
-                return Err(ClientError::new(format!("cannot look at {shown} ({error}): {owner}")));
+                let owner = "run the command as the user who runs the server";
+                return Err(ClientError::new(format!("cannot access {shown} ({error}): {owner}")));
             }
         }
         // Checked first: opening the folder would create missing secrets.
@@ -309,7 +309,10 @@ impl ApiClient {
             Transport::Running(server) => server.url(),
             Transport::InProcess(_) => "the store",
         };
-        ClientError::new(format!("{who} answered {}, and not as bursar does", reply.status))
+        ClientError::new(format!(
+            "{who} responded with {}, in a form that bursar does not use; check the URL",
+            reply.status
+        ))
     }
 
     /// A hint where the rejected credential was found.
@@ -320,11 +323,11 @@ impl ApiClient {
             }
             CredentialOrigin::Configured => {
                 "; the operator's token comes from the configuration (BURSAR_OPERATOR_TOKEN), and \
-                 the server has another"
+                 the server has a different one"
                     .to_owned()
             }
             CredentialOrigin::File(path) => format!(
-                "; the operator's token was read from {}, and the server was started with another",
+                "; the operator's token was read from {}, and the server has a different one",
                 path.display()
             ),
         }
@@ -361,8 +364,8 @@ fn operator_credential(config: &Config) -> Result<Credential, ClientError> {
         .map_err(|error| ClientError::new(error.to_string()))?;
     let secret = token.ok_or_else(|| {
         ClientError::new(format!(
-            "there is no {}: say in whose name to ask, by --api-key (BURSAR_API_KEY) or \
-             BURSAR_OPERATOR_TOKEN, or name the server's data folder: --data-dir",
+            "{} does not exist: give --api-key (BURSAR_API_KEY) or BURSAR_OPERATOR_TOKEN, or the \
+             data folder of the server with --data-dir",
             path.display()
         ))
     })?;

@@ -21,8 +21,8 @@ impl ApiClient {
         self.tenant = match tenant {
             Some(named) => Some(self.find_tenant(named)?),
             None if self.is_operator() => {
-                let message = "say whose: --tenant and an id or a name (`bursar tenant list`), or \
-                               an API key (BURSAR_API_KEY)";
+                let message = "a tenant is required: give --tenant with an id or a name (`bursar \
+                               tenant list`), or an API key (BURSAR_API_KEY)";
                 return Err(ClientError::new(message));
             }
             None => None,
@@ -52,8 +52,7 @@ impl ApiClient {
             Err(ParseIdError::NotUuid) => {}
         }
         if !is_operator {
-            let message =
-                "an API key belongs to a tenant already: leave --tenant out, or give its id";
+            let message = "an API key belongs to one tenant: leave --tenant out, or give its id";
             return Err(ClientError::new(message));
         }
         unique(self, "/tenants", "tenant", named)
@@ -76,14 +75,14 @@ fn unique(client: &ApiClient, path: &str, noun: &str, name: &str) -> Result<Stri
     let mut ids = Vec::new();
     for row in client.list(path)? {
         let read: Result<Named, _> = serde_json::from_str(row.get());
-        let read = read.map_err(|_| ClientError::new("the list is not understood"))?;
+        let read = read.map_err(|_| ClientError::new("the server's list has an unknown form"))?;
         if read.name == name {
             ids.push(read.id);
         }
     }
     match ids.as_slice() {
         [id] => Ok(id.clone()),
-        [] => Err(ClientError::new(format!("there is no {noun} of the id or name {name:?}"))),
+        [] => Err(ClientError::new(format!("no {noun} has the id or name {name:?}"))),
         several => Err(ClientError::new(format!(
             "{} {noun}s have the name {name:?}; give the id of one: {}",
             several.len(),

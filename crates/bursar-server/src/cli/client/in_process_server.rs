@@ -83,7 +83,8 @@ impl InProcessServer {
         path: &str,
         body: Body,
     ) -> Result<Response<Body>, ClientError> {
-        let wrong = |error: axum::http::Error| ClientError::new(format!("cannot ask: {error}"));
+        let wrong =
+            |error: axum::http::Error| ClientError::new(format!("cannot send a request: {error}"));
         let request = request.uri(path).body(body).map_err(wrong)?;
         match self.service.call(request).await {
             Ok(answer) => Ok(answer),

@@ -47,5 +47,5 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// The error for a download that broke off.
 pub(super) fn broken_off(error: impl std::fmt::Display) -> ClientError {
-    ClientError::new(format!("the file is not whole: {error}"))
+    ClientError::new(format!("the download broke off, so the file is incomplete: {error}"))
 }

@@ -39,7 +39,8 @@ impl RunningServer {
         path: &str,
         body: Option<&str>,
     ) -> Result<Reply, ClientError> {
-        let wrong = |error| ClientError::new(format!("cannot ask {}: {error}", self.url));
+        let wrong =
+            |error| ClientError::new(format!("cannot send a request to {}: {error}", self.url));
         let request = request.uri(format!("{}{path}", self.url));
         let answered = match body {
             Some(body) => self.agent.run(request.body(body).map_err(wrong)?),
@@ -59,7 +60,8 @@ impl RunningServer {
         path: &str,
         to: &mut dyn Write,
     ) -> Result<Fetched, ClientError> {
-        let wrong = |error| ClientError::new(format!("cannot ask {}: {error}", self.url));
+        let wrong =
+            |error| ClientError::new(format!("cannot send a request to {}: {error}", self.url));
         let away = |error| ClientError::new(format!("{} cannot be reached: {error}", self.url));
         let request = request.uri(format!("{}{path}", self.url)).body(()).map_err(wrong)?;
         let request = self

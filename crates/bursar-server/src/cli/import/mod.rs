@@ -55,7 +55,7 @@ pub(crate) fn run(config: &Config, arguments: ImportArguments) -> Result<ExitCod
         send_all(client, &mapping, &mut rows)
     })?;
     let ImportCounts { accepted, duplicates, refused } = counts;
-    print_line(&format!("{accepted} accepted, {duplicates} already there, {refused} refused"))
+    print_line(&format!("{accepted} accepted, {duplicates} duplicates, {refused} refused"))
         .map_err(|error| ImportError::new(error.to_string()))?;
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -116,7 +116,7 @@ impl ImportCounts {
         if self.refused <= SHOWN_MAX {
             bar.suspend(|| print_error_line(&format!("row {number}: {reason}")));
         } else if self.refused == SHOWN_MAX + 1 {
-            bar.suspend(|| print_error_line("further refused rows are only counted"));
+            bar.suspend(|| print_error_line("further refused rows are counted but not printed"));
         }
     }
 }

@@ -100,7 +100,7 @@ impl Mapping {
             None => Ok(()),
             Some(missing) => {
                 let known = columns.join(", ");
-                let message = format!("the file has no column {missing}; it has {known}");
+                let message = format!("the file has no column {missing}; its columns are {known}");
                 Err(ImportError::new(message))
             }
         }
@@ -167,16 +167,18 @@ impl Mapping {
     }
 
     fn instant(&self, text: &str) -> Result<String, String> {
-        const WRONG: &str = "must be a time, like 2026-11-20 13:00:00 or 2026-11-20T13:00:00Z";
+        const WRONG: &str = "must be a time, such as 2026-11-20 13:00:00 or 2026-11-20T13:00:00Z";
         let Written { date, time, offset } = Written::read(text, WRONG)?;
         if offset.is_some() {
             return Ok(timestamps::parse(text).map(timestamps::text)?);
         }
         let Some(zone) = &self.zone else {
-            return Err("names no zone: say which with --time-zone UTC".to_owned());
+            return Err(
+                "has no time zone: give one with --time-zone, such as --time-zone UTC".to_owned()
+            );
         };
         let local = DateTime::from_parts(date, time.unwrap_or(Time::midnight()));
-        let ambiguous = |_| format!("is not one instant in this zone: {text}");
+        let ambiguous = |_| format!("does not exist, or exists twice, in this time zone: {text}");
         let at = zone.to_ambiguous_zoned(local).unambiguous().map_err(ambiguous)?;
         Ok(timestamps::from_jiff(at.timestamp()).map(timestamps::text)?)
     }
@@ -216,7 +218,7 @@ fn source_name(arguments: &ImportArguments) -> Result<String, ImportError> {
         return Ok(name.clone());
     }
     let name = arguments.file.file_name().and_then(|name| name.to_str());
-    let message = "the file's name is not plain text: give it one with --source";
+    let message = "the name of the file is not valid UTF-8: give another name with --source";
     name.map(str::to_owned).ok_or_else(|| ImportError::new(message))
 }
 
@@ -226,14 +228,14 @@ fn split<'a>(
     text: &'a str,
 ) -> Result<(&'static str, FieldKind, &'a str), ImportError> {
     let Some((name, value)) = text.split_once('=') else {
-        return Err(ImportError::new(format!("{option} {text}: write it as FIELD=...")));
+        return Err(ImportError::new(format!("{option} {text}: must have the form FIELD=...")));
     };
     match FIELDS.iter().find(|(field, _)| *field == name.trim()) {
         Some((field, kind)) => Ok((field, *kind, value.trim())),
         None => {
             let known: Vec<&str> = FIELDS.iter().map(|(field, _)| *field).collect();
             let message =
-                format!("{option}: {name} is not a field; known are {}", known.join(", "));
+                format!("{option}: {name} is not a field; the fields are {}", known.join(", "));
             Err(ImportError::new(message))
         }
     }

@@ -131,7 +131,7 @@ impl Pauses {
     fn next(&mut self, later: &RetryLater) -> Result<Duration, ImportError> {
         let Some(left) = self.left.checked_sub(1) else {
             return Err(ImportError::new(format!(
-                "{}; tried {TRIES_MAX} times. Run the same import again later: it goes on where \
+                "{}; tried {TRIES_MAX} times. Run the same import again later: it continues where \
                  it stopped",
                 later.reason
             )));
@@ -215,8 +215,8 @@ impl ErrorData {
         let is_limit = codes.iter().any(|code| code.as_str() == self.code);
         is_limit.then(|| {
             format!(
-                "{} ({}): the tenant's other requests leave no room; have them pause, or have the \
-                 operator override its threshold for a while",
+                "{} ({}): the tenant's other requests use its whole rate; pause them, or ask the \
+                 operator to raise the tenant's threshold for a while",
                 self.message, self.code
             )
         })

@@ -81,7 +81,8 @@ impl Rows {
         let file = File::open(path).map_err(|error| failed(&error))?;
         let bytes_total = file.metadata().map_err(|error| failed(&error))?.len();
         let format = format.or_else(|| UsageFormat::of(path));
-        let unknown = || ImportError::new("say --format csv or --format ndjson");
+        let unknown =
+            || ImportError::new("the format is unknown: give --format csv or --format ndjson");
         let format = format.ok_or_else(unknown)?;
         let reader = match format {
             UsageFormat::Ndjson => Reader::Ndjson { reader: BufReader::new(file), bytes_read: 0 },
@@ -139,7 +140,9 @@ struct RowFile {
 impl Read for RowFile {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.left == 0 {
-            return Err(std::io::Error::other("a row has more than 1 MiB; is a quote not closed?"));
+            return Err(std::io::Error::other(
+                "a row has more than 1 MiB; check that every quote is closed",
+            ));
         }
         let room = self.left.min(buffer.len());
         let read = self.file.read(buffer.get_mut(..room).unwrap_or_default())?;
@@ -160,7 +163,7 @@ fn next_csv(
     let more = match reader.read_record(&mut record) {
         Ok(more) => more,
         Err(error) if error.is_io_error() => {
-            return Err(ImportError::new(format!("the file broke off: {error}")));
+            return Err(ImportError::new(format!("the file cannot be read to its end: {error}")));
         }
         Err(error) => {
             *number += 1;
@@ -179,7 +182,9 @@ fn next_csv(
 }
 
 fn next_ndjson(reader: &mut BufReader<File>, bytes_read: &mut u64, number: &mut u64) -> Next {
-    let broke = |cause: std::io::Error| ImportError::new(format!("the file broke off: {cause}"));
+    let broke = |cause: std::io::Error| {
+        ImportError::new(format!("the file cannot be read to its end: {cause}"))
+    };
     loop {
         let mut line = Vec::new();
         let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);

@@ -1,4 +1,4 @@
-//! How much open and stored data a tenant may leave.
+//! Limits on the open reservations and stored bytes of a tenant.
 
 use bursar_core::Caps;
 
@@ -6,11 +6,11 @@ use crate::config::section::section;
 use crate::config::values::{Count, Whole};
 
 section! {
-    /// How much open and stored data a tenant may leave.
+    /// Limits on the open reservations and stored bytes of a tenant.
     pub(crate) struct CapSettings in "limits" {
-        /// Maximum number of open reservations of one integration. Further ones get 409.
+        /// Maximum number of open reservations of an integration. Further ones get 409.
         pub(crate) reservations_per_integration: Count = 50_000,
-        /// Maximum number of open reservations of one tenant. Further ones get 409.
+        /// Maximum number of open reservations of a tenant. Further ones get 409.
         pub(crate) reservations_per_tenant: Count = 200_000,
         /// Bytes of usage records that a tenant may store on one UTC day. Further records get 429,
         /// unless their call was reserved. 0: unlimited.
@@ -19,7 +19,7 @@ section! {
 }
 
 impl CapSettings {
-    /// The same, as the core decides.
+    /// The caps as the core takes them.
     pub(crate) fn caps(&self) -> Caps {
         Caps {
             reservations_per_integration: self.reservations_per_integration.to_i64(),

@@ -6,8 +6,8 @@ use crate::config::values::BearerToken;
 section! {
     /// Who may read the metrics.
     pub struct MetricsSettings {
-        /// Bearer token that is good for /metrics only, at least 16 characters: bur_metrics_ and
-        /// random letters and digits. Empty: only the operator's token is good there.
+        /// Bearer token for /metrics only, at least 16 characters: bur_metrics_ and random letters
+        /// and digits. Empty: /metrics accepts the operator's token only.
         pub metrics_token: Option<BearerToken> = "",
     }
 }

@@ -1,6 +1,6 @@
 //! A file for each concern: its settings with their types, defaults and documentation.
 //!
-//! A new section is its file and two lines here.
+//! A new section is a new file and two lines here.
 
 pub(crate) mod caps;
 pub(crate) mod credentials;
@@ -20,7 +20,7 @@ pub(crate) mod tls;
 use super::section::section;
 
 section! {
-    /// A configuration that was read and checked, by concern.
+    /// The validated configuration, by concern.
     pub struct Config {}
     nested {
         pub(crate) listener: listener::ListenerSettings,

@@ -1,4 +1,4 @@
-//! Who vouches for people.
+//! The issuers that authenticate people.
 
 use crate::auth::oidc::IssuerList;
 use crate::config::section::section;
@@ -8,13 +8,13 @@ use crate::config::values::Count;
 impl SettingValue for IssuerList {}
 
 section! {
-    /// Who vouches for people.
+    /// The issuers that authenticate people.
     pub struct OidcSettings in "oidc" {
-        /// Issuers of people's tokens, at most 100: in the file a table `[[oidc.issuers]]` for
-        /// each, in the environment a JSON list of the same objects. Empty: no people.
+        /// Issuers of people's tokens, at most 100: a table `[[oidc.issuers]]` for each in the
+        /// file, or a JSON list of the same objects in the environment. Empty: no people.
         pub issuers: IssuerList = [],
-        /// How long a person's token may be valid, in seconds from iat to exp, or from now when it
-        /// has no iat. Tokens that are valid for longer are refused.
+        /// Maximum validity of a person's token, in seconds from iat to exp, or from now if it has
+        /// no iat. Tokens with a longer validity are refused.
         pub(crate) token_seconds_max: Count = 86_400,
     }
 }

@@ -7,18 +7,18 @@ use crate::config::values::Whole;
 
 /// More writers only wait for each other.
 type Writers = Whole<1, 100>;
-/// With one reader, a list would keep waiting everyone whose key is looked up; PostgreSQL has a
-/// process for each.
+/// With a single reader, a list would delay every lookup of a key. PostgreSQL runs one process for
+/// each connection.
 type Readers = Whole<2, 1_000>;
 
 section! {
     /// How a node uses PostgreSQL.
     pub(crate) struct PostgresSettings in "postgres" {
-        /// File with the password of the database role, for a URL without a password.
+        /// File with the password of the database role, for a URL that has no password.
         pub(crate) password_file: Option<PathBuf> = "",
-        /// Connections to PostgreSQL that write, each for one tenant at a time.
+        /// Connections to PostgreSQL for writing. Each writes for one tenant at a time.
         pub(crate) writers: Writers = 4,
-        /// Connections to PostgreSQL that read, opened when they are needed.
+        /// Connections to PostgreSQL for reading, opened on demand.
         pub(crate) readers: Readers = 8,
     }
 }

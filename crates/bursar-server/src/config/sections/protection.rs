@@ -1,14 +1,14 @@
-//! What tenants are held to unless the operator sets something else for one.
+//! The thresholds of protection, which the operator can override for a tenant.
 
 use crate::config::section::section;
 use crate::config::values::Whole;
 use crate::protection::thresholds::{Pace, Thresholds};
 
-/// A threshold; the maximum is more than any has a reason to be.
+/// A threshold. No deployment has a reason for more than the maximum.
 type Threshold = Whole<0, 1_000_000_000>;
 
 section! {
-    /// What tenants are held to unless the operator sets something else for one.
+    /// The thresholds of protection, which the operator can override for a tenant.
     pub(crate) struct ProtectionSettings in "protection" {
         /// Management requests and reads that a tenant, or an integration by its own key, may send
         /// to one route in 60 seconds. 0: unlimited.
@@ -25,14 +25,14 @@ section! {
         /// Cents that a tenant may spend on a UTC day before its decisions are refused. 0:
         /// unlimited.
         pub(crate) cost_cents_day: Threshold = 0,
-        /// The lowest number of requests of a tenant in five minutes that is taken as usual. Ten
-        /// times the usual number is an anomaly. 0: anomalies are not looked for.
+        /// Lowest number of requests of a tenant in five minutes that counts as usual. Ten times
+        /// the usual number is an anomaly. 0: anomalies are not detected.
         pub(crate) anomaly_floor: Threshold = 10_000,
     }
 }
 
 impl ProtectionSettings {
-    /// The same, as protection counts.
+    /// The thresholds as protection takes them.
     pub(crate) fn thresholds(&self) -> Thresholds {
         Thresholds {
             management: Pace {

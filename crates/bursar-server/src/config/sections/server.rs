@@ -1,4 +1,4 @@
-//! How many connections and requests are let in, and how long each may take.
+//! Limits on the number and the duration of connections and requests.
 
 use crate::config::section::section;
 use crate::config::setting::SettingValue;
@@ -9,7 +9,7 @@ use crate::http::limits::{Deadlines, Limits};
 impl SettingValue for TrustedProxies {}
 
 section! {
-    /// How many connections and requests are let in, and how long each may take.
+    /// Limits on the number and the duration of connections and requests.
     pub struct ServerSettings in "server" {
         /// Maximum number of open connections. Above it, each new connection closes the one that
         /// has been idle longest.
@@ -23,22 +23,22 @@ section! {
         pub(crate) header_seconds: Seconds = 10,
         /// Time limit for the body of a request.
         pub(crate) body_seconds: Seconds = 30,
-        /// How long a connection may be open without a request.
+        /// Time limit for a connection without a request.
         pub(crate) idle_seconds: Seconds = 75,
-        /// How long a client may take nothing of an answer.
+        /// Time limit for a client that receives no bytes of a response.
         pub(crate) write_seconds: Seconds = 30,
-        /// Time limit for reading a list or a sum of a tenant, and for waiting for a turn to read.
-        /// A read that takes longer gets 422 READ_TOO_LARGE.
+        /// Time limit for reading a list or a total, including the wait for a reader. A read that
+        /// takes longer gets 422 READ_TOO_LARGE.
         pub(crate) read_seconds: Whole<1, 600> = 10,
         /// Networks (10.0.0.0/8) and addresses of proxies whose X-Forwarded-For is trusted.
         pub(crate) trusted_proxies: TrustedProxies = [],
-        /// How long open requests may take to end after SIGTERM.
+        /// Time limit for open requests after SIGTERM.
         pub(crate) drain_seconds: Seconds = 20,
     }
 }
 
 impl ServerSettings {
-    /// What listeners hold connections and requests to.
+    /// The limits as listeners take them.
     pub fn limits(&self) -> Limits {
         Limits {
             connections_max: self.connections_max.to_usize(),

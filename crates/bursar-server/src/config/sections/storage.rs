@@ -1,4 +1,4 @@
-//! Where data is kept.
+//! Where data is stored.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use crate::config::database::DatabaseSetting;
 use crate::config::section::section;
 
 section! {
-    /// Where data is kept.
+    /// Where data is stored.
     pub(crate) struct StorageSettings {
         /// Folder of the embedded store and of the secrets that the first start creates. A server
         /// on PostgreSQL does not need it.

@@ -1,4 +1,4 @@
-//! How many rows of a kind a tenant may have.
+//! Limits on the number of a tenant's integrations and keys.
 
 use bursar_store::TenantCaps;
 
@@ -6,15 +6,15 @@ use crate::config::section::section;
 use crate::config::values::Count;
 
 section! {
-    /// How many rows of a kind a tenant may have.
+    /// Limits on the number of a tenant's integrations and keys.
     pub(crate) struct TenantSettings in "tenant" {
         /// Maximum number of integrations of a tenant. Five times as many deleted ones are kept.
         pub(crate) integrations_max: Count = 10_000,
-        /// Maximum number of API keys of a tenant that are neither revoked nor expired. As many
-        /// that ended are kept, the latest.
+        /// Maximum number of API keys of a tenant that are neither revoked nor expired. The same
+        /// number of ended keys is kept, the latest ones.
         pub(crate) api_keys_max: Count = 1_000,
-        /// Maximum number of keys of one integration that are neither revoked nor expired. As many
-        /// that ended are kept, the latest.
+        /// Maximum number of keys of an integration that are neither revoked nor expired. The same
+        /// number of ended keys is kept, the latest ones.
         pub(crate) integration_keys_max: Count = 200,
     }
 }

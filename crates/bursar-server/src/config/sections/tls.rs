@@ -25,8 +25,8 @@ section! {
 impl TlsSettings {
     fn check_pair(&self, given: &Given<'_>) -> Result<(), ConfigError> {
         match (&self.certificate, &self.key) {
-            (Some(_), None) => Err(given.wrong("tls.certificate", "needs tls.key")),
-            (None, Some(_)) => Err(given.wrong("tls.key", "needs tls.certificate")),
+            (Some(_), None) => Err(given.wrong("tls.certificate", "requires tls.key")),
+            (None, Some(_)) => Err(given.wrong("tls.key", "requires tls.certificate")),
             (None, None) | (Some(_), Some(_)) => Ok(()),
         }
     }

@@ -127,7 +127,7 @@ impl LedgerMetrics {
                 holds,
                 held_usd = usd(cost_nanos.into()),
                 held_tokens = tokens,
-                "expired without a record: the budget that was held is free again"
+                "reservations expired without a usage record: their held budget is free again"
             );
         }
     }

@@ -14,7 +14,7 @@ const READERS_MAX: usize = 16;
 
 /// The error of a reader that was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("others wanted to read the metrics, and this one had taken nothing for the longest")]
+#[error("another scrape of the metrics took the place of this stalled one")]
 pub(crate) struct ReaderEvicted;
 
 /// The texts that are being read.

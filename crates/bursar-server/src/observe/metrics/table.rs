@@ -47,107 +47,107 @@ macro_rules! metrics {
 
 metrics! {
     CALLS = Counter "bursar_calls_total" ["tenant_id", "provider", "model"]
-        "Usage records that became entries since the start.";
+        "Usage records that were stored as entries.";
     CALLS_FAILED = Counter "bursar_calls_failed_total" ["tenant_id", "provider", "model"]
-        "Those of them that have an error code.";
+        "Stored usage records that have an error code.";
     CALLS_BLOCKED = Counter "bursar_calls_blocked_total" ["tenant_id", "provider", "model"]
-        "Those of them that their caller's policy blocked.";
+        "Stored usage records with the policy_result blocked.";
     CALLS_UNPRICED = Counter "bursar_calls_unpriced_total" ["tenant_id", "provider", "model"]
-        "Those of them whose cost nobody knows; they count no money.";
+        "Stored usage records with an unknown cost. They add nothing to the cost.";
     TOKENS_IN = Counter "bursar_tokens_in_total" ["tenant_id", "provider", "model"]
-        "Tokens of prompts.";
+        "Prompt tokens.";
     TOKENS_OUT = Counter "bursar_tokens_out_total" ["tenant_id", "provider", "model"]
-        "Tokens of answers.";
+        "Response tokens.";
     TOKENS_CACHE_READ = Counter "bursar_tokens_cache_read_total" ["tenant_id", "provider", "model"]
-        "Tokens of prompts that were read from a cache, a part of bursar_tokens_in_total.";
+        "Prompt tokens that were read from a cache, a part of bursar_tokens_in_total.";
     TOKENS_CACHE_WRITE = Counter
         "bursar_tokens_cache_write_total" ["tenant_id", "provider", "model"]
-        "Tokens of prompts that were written to a cache, a part of bursar_tokens_in_total.";
+        "Prompt tokens that were written to a cache, a part of bursar_tokens_in_total.";
     TOKENS_REASONING = Counter "bursar_tokens_reasoning_total" ["tenant_id", "provider", "model"]
-        "Tokens of reasoning, a part of bursar_tokens_out_total.";
+        "Reasoning tokens, a part of bursar_tokens_out_total.";
     COST = Counter "bursar_cost_nanodollars_total" ["tenant_id", "provider", "model"]
-        "What the entries count, in nano-dollars (1e-9 USD); corrections below zero are left out.";
+        "Cost of the stored entries in nano-dollars (1e-9 USD), without negative corrections.";
     COST_BY_SOURCE = Counter "bursar_cost_by_source_nanodollars_total" ["cost_source"]
-        "The same by whose figure counts: reported, computed or held.";
+        "Cost of the stored entries in nano-dollars by its source: reported, computed or held.";
     STORED_BYTES = Counter "bursar_stored_bytes_total" ["tenant_id"]
-        "Bytes of usage records that were stored, as limits.stored_bytes_per_day counts them, of the \
-         1,000 tenants that stored something last; those of the others are added to `other`.";
+        "Stored bytes of usage records, as limits.stored_bytes_per_day counts them. The 1,000 \
+         tenants that stored something last have their own series; all others share `other`.";
     RESERVATION_CHANGES = Counter "bursar_reservation_changes_total" ["change"]
-        "Reservations that were made, extended, settled, released or expired.";
+        "Changes of reservations: made, extended, settled, released or expired.";
     EXPIRED_WITHOUT_RECORD = Counter "bursar_expired_without_record_total" []
-        "Reservations that expired without a record. Their budget is free again, although the calls \
-         may have cost money: the record was refused, was never sent, or comes late.";
+        "Reservations that expired without a usage record. Their budget is free again, although \
+         the calls may have cost money: the record was refused, was never sent, or is late.";
     EXPIRED_WITHOUT_RECORD_COST = Counter "bursar_expired_without_record_nanodollars_total" []
-        "What those reservations held, in nano-dollars (1e-9 USD).";
+        "Amounts held by reservations that expired without a usage record, in nano-dollars.";
     DECISIONS = Counter "bursar_decisions_total" ["kind", "result", "reason"]
-        "Decisions of checks and new reservations, by the first of their reasons.";
+        "Decisions of checks and new reservations, by their first reason.";
     PROTECTION = Counter "bursar_protection_decisions_total" ["dimension", "action"]
-        "What protection did to requests that met a threshold: warn, throttle or reject.";
+        "Actions of protection on requests above a threshold: warn, throttle or reject.";
     BUDGET_USED = Gauge "bursar_budget_used_ratio" ["tenant_id", "integration_id"]
-        "Money used and held this month over the budget, of the 1,000 nearest to a limit.";
+        "Money used and held this month divided by the budget, of the 1,000 nearest to a limit.";
     TOKENS_USED = Gauge "bursar_tokens_used_ratio" ["tenant_id", "integration_id"]
-        "Tokens used and held this month over the token limit, of the 1,000 nearest to a limit.";
+        "Tokens used and held this month divided by their limit, of the 1,000 nearest to a limit.";
     RESERVATIONS_OPEN = Gauge "bursar_reservations_open" []
-        "Reservations that hold now.";
+        "Open reservations.";
     TENANTS = Gauge "bursar_tenants" []
-        "Tenants, whatever their lifecycle.";
+        "Tenants in every state.";
     DATABASE_BYTES = Gauge "bursar_database_bytes" ["file"]
-        "What the store takes on disk: the data, and the write-ahead log.";
+        "Size of the store on disk: the data, and the write-ahead log.";
     LOG_KEPT = Gauge "bursar_log_kept" []
-        "1 while the data file does not get what is in its log, until a restart, else 0.";
+        "1 if the write-ahead log is not copied to the data file until a restart, else 0.";
     STORE_READ_AT = Gauge "bursar_stock_read_timestamp_seconds" []
-        "When the gauges that come from the store were last read from it.";
+        "When the gauges of the store were last read, in seconds since 1970.";
     CLOCK_REFUSES = Gauge "bursar_clock_refuses" []
         "1 while writes and decisions are refused because the clock jumped forward, else 0.";
     CLOCK_AHEAD = Gauge "bursar_clock_ahead_seconds" []
-        "How far the clock is ahead of Bursar's time; below zero it is behind.";
+        "Seconds that the clock is ahead of Bursar's time. Negative if it is behind.";
     GROUP_COMMANDS = Histogram "bursar_group_commands" []
-        "Commands that the writer took from the queue in one go.";
+        "Commands in each group that the writer took from the queue.";
     QUEUE_WAIT = Histogram "bursar_queue_wait_seconds" []
-        "How long the oldest command of a group had waited in the queue.";
+        "Time that the oldest command of each group waited in the queue.";
     TRANSACTION = Histogram "bursar_transaction_seconds" []
-        "How long durable transactions took, from begin to the end of the commit.";
+        "Duration of durable transactions, from their begin to the end of the commit.";
     COMMIT = Histogram "bursar_commit_seconds" []
-        "How long their commits took, which is mostly the disk's sync.";
+        "Duration of commits of durable transactions, which is mostly the sync of the disk.";
     WRITE_FAILURES = Counter "bursar_write_failures_total" ["kind"]
-        "Transactions that failed: unavailable, not_writable, again, statement, exists, overflow, \
-         panicked or corrupt.";
+        "Failed transactions by cause: unavailable, not_writable, again, statement, exists, \
+         overflow, panicked or corrupt.";
     QUEUE_JOBS = Gauge "bursar_queue_jobs" []
-        "Requests that wait for the writer, a batch being one.";
+        "Requests waiting for the writer. A batch counts once.";
     QUEUE_COMMANDS = Gauge "bursar_queue_commands" []
-        "Commands that wait for the writer, each record of a batch being one.";
+        "Commands waiting for the writer. Each record of a batch counts.";
     QUEUE_BYTES = Gauge "bursar_queue_bytes" []
-        "About how much memory they take.";
+        "Approximate memory of the commands waiting for the writer.";
     QUEUE_LIMIT = Gauge "bursar_queue_limit_bytes" []
-        "How much memory they may take before more is refused.";
+        "Memory that waiting commands may take. Above it, writes are refused.";
     LABEL_SETS = Gauge "bursar_label_sets" []
-        "Label sets of tenants and models that are kept.";
+        "Label sets of tenants and models in memory.";
     LABEL_SETS_FORGOTTEN = Counter "bursar_label_sets_forgotten_total" ["reason"]
-        "Label sets that were given up: aged, crowded or cleared.";
+        "Label sets that were dropped: aged, crowded or cleared.";
     SERIES_LEFT_OUT = Gauge "bursar_series_left_out" ["metric"]
-        "Series of a metric that this answer leaves out, because it would be too large.";
+        "Series of a metric that are left out because the response would be too large.";
     HTTP_REQUESTS = Counter "bursar_http_requests_total" ["route", "method", "status"]
-        "Requests that were answered; status is `none` when the client went away before.";
+        "Requests by status. The status is `none` if the client disconnected before the response.";
     HTTP_SECONDS = Histogram "bursar_http_request_seconds" ["route"]
-        "How long requests took, from their head to the head of the answer.";
+        "Duration of requests, from the request head to the response head.";
     HTTP_IN_FLIGHT = Gauge "bursar_http_requests_in_flight" []
-        "Requests that are being answered.";
+        "Requests in progress.";
     HTTP_ERRORS = Counter "bursar_http_errors_total" ["code"]
-        "Failures by their code, as docs/api.md lists them.";
+        "Error responses by their code in docs/api.md.";
     FAILED_LOGINS = Counter "bursar_failed_logins_total" ["kind"]
-        "Requests whose credential proves nobody, by its kind, or that name another tenant.";
+        "Requests with a refused credential, by its kind, or that name another tenant.";
     LOG_DROPPED = Counter "bursar_log_lines_dropped_total" []
-        "Lines of the log that were dropped because its output did not take them.";
+        "Log lines that were dropped because the output did not accept them.";
     BUILD_INFO = Gauge "bursar_build_info" ["version"]
-        "Always 1, with the version of the server.";
+        "Always 1. The label is the version of the server.";
     PROCESS_START = Gauge "process_start_time_seconds" []
         "When the server started, in seconds since 1970.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" []
-        "Processor time that the process has used.";
+        "CPU time of the process, user and system.";
     PROCESS_MEMORY = Gauge "process_resident_memory_bytes" []
-        "Memory of the process that is in use.";
+        "Resident memory of the process.";
     PROCESS_FDS = Gauge "process_open_fds" []
-        "File descriptors that are open.";
+        "Open file descriptors.";
 }
 
 impl Metric {

@@ -324,8 +324,8 @@ async fn a_token_with_a_lifetime_over_a_day_is_refused() {
         assert_eq!(refused, Err(PersonError::Refused(TokenRefusal::Claim("iat"))), "{wrong}");
     }
     let said = too_long.map_err(|error| error.to_string());
-    let expected = "The token is refused: it is good for longer than 86400 seconds (exp, iat), which \
-                    this server does not take.";
+    let expected = "The token was refused: it is valid for more than 86400 seconds (exp, iat), the \
+                    maximum on this server.";
     assert_eq!(said, Err(expected.to_owned()));
 }
 
@@ -340,7 +340,10 @@ async fn a_subject_that_looks_like_a_key_is_refused() {
     ] {
         world.check_refused("sub", json!(subject), TokenRefusal::Subject).await;
         let said = PersonError::Refused(TokenRefusal::Subject).to_string();
-        assert!(said.contains("(sub) looks like a key") && !said.contains(subject), "{said}");
+        assert!(
+            said.contains("(sub) looks like a secret key") && !said.contains(subject),
+            "{said}"
+        );
     }
 }
 

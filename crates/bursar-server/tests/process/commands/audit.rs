@@ -25,7 +25,7 @@ fn check_audit(world: &World, address: Option<&str>) {
     world.check_failed(
         &["audit", "export", "--tenant=acme", "--output=log.ndjson"],
         1,
-        &["log.ndjson exists", "--force"],
+        &["log.ndjson already exists", "--force"],
     );
     let file = world.folder.path().join("log.ndjson");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
@@ -33,7 +33,9 @@ fn check_audit(world: &World, address: Option<&str>) {
     let hash = text(rows.last().unwrap(), "hash");
     assert_eq!(
         said,
-        format!("3 rows of 1 tenants: 0 differences\nthe chain ends with row 3, hash {hash}\n")
+        format!(
+            "3 rows of 1 tenants: 0 differences\nThe last row is number 3, with the hash {hash}\n"
+        )
     );
 
     std::fs::write(&file, lines.replace("\"name\":\"k\"", "\"name\":\"l\"")).unwrap();
@@ -43,7 +45,7 @@ fn check_audit(world: &World, address: Option<&str>) {
     assert!(said.contains("is not as it was written") && said.contains("1 differences"), "{said}");
     check_unchained(world, &lines);
     std::fs::write(&file, "id,action\n").unwrap();
-    world.check_failed(&["audit", "verify", "--file=log.ndjson"], 1, &["is no export of an audit"]);
+    world.check_failed(&["audit", "verify", "--file=log.ndjson"], 1, &["is not an exported audit"]);
     world.check_failed(&["audit", "verify", "--tenant=acme"], 1, &["--tenant must be a UUID"]);
 }
 
@@ -59,7 +61,7 @@ fn check_unchained(world: &World, lines: &str) {
     let output = world.command(&["audit", "verify", "--file=log.ndjson"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("line 3: it is in no chain"), "{said}");
+    assert!(said.contains("line 3: the row is in no chain"), "{said}");
 }
 
 #[test]
@@ -86,5 +88,5 @@ fn the_audit_log_is_checked_and_exported_without_a_server() {
         .unwrap();
     world.check_failed(&["audit", "verify"], 1, &["belongs to another secret key"]);
     std::fs::remove_file(world.data().join("secret-key")).unwrap();
-    world.check_failed(&["audit", "verify"], 1, &["there is no data/secret-key"]);
+    world.check_failed(&["audit", "verify"], 1, &["data/secret-key does not exist"]);
 }

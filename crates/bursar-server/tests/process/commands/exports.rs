@@ -32,13 +32,13 @@ fn check_export(world: &World) {
     assert_eq!(world.run(&with(&["--output=all.csv"])), "");
     let read = || std::fs::read_to_string(world.folder.path().join("all.csv")).unwrap();
     assert_eq!(read(), whole);
-    world.check_failed(&with(&["--output=all.csv"]), 1, &["all.csv exists", "--force"]);
+    world.check_failed(&with(&["--output=all.csv"]), 1, &["all.csv already exists", "--force"]);
     world.run(&with(&["--output=all.csv", "--force", "--model=o3"]));
     assert_eq!(read().lines().count(), 2);
     world.check_failed(&with(&["--start=soon"]), 1, &["start must be an instant"]);
     world.check_failed(&with(&["--output=none/all.csv"]), 1, &["cannot write none/all.csv"]);
-    world.check_failed(&["usage", "export"], 1, &["say whose: --tenant"]);
-    world.check_failed(&["usage", "export", "--tenant=x"], 1, &["there is no tenant"]);
+    world.check_failed(&["usage", "export"], 1, &["a tenant is required: give --tenant"]);
+    world.check_failed(&["usage", "export", "--tenant=x"], 1, &["no tenant has the id"]);
     let left = names(world.folder.path());
     assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
 }

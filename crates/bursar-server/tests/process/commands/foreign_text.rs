@@ -148,7 +148,7 @@ fn importing_an_export_keeps_every_text() {
     std::fs::write(world.folder.path().join("calls.csv"), file.replace(&integration, &other))
         .unwrap();
     let said = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
-    assert_eq!(said, format!("{} accepted, 0 already there, 0 refused\n", TEXTS.len()));
+    assert_eq!(said, format!("{} accepted, 0 duplicates, 0 refused\n", TEXTS.len()));
     assert_eq!(history(&world, &to), history(&world, &from));
     // Importing it into its own tenant changes nothing.
     for format in ["csv", "ndjson"] {
@@ -157,7 +157,7 @@ fn importing_an_export_keeps_every_text() {
         let again = file.unwrap().replace(&other, &integration);
         std::fs::write(world.folder.path().join(&name), again).unwrap();
         let said = world.run(&["usage", "import", &name, "--tenant", &from]);
-        assert_eq!(said, format!("0 accepted, {} already there, 0 refused\n", TEXTS.len()));
+        assert_eq!(said, format!("0 accepted, {} duplicates, 0 refused\n", TEXTS.len()));
     }
 }
 
@@ -192,8 +192,8 @@ fn importing_an_export_keeps_metadata_in_any_json_notation() {
         std::fs::write(&path, file.replace(&integration, &other)).unwrap();
     }
     let said = world.run(&["usage", "import", "calls.ndjson", "--tenant", &to]);
-    assert_eq!(said, "3 accepted, 0 already there, 0 refused\n");
+    assert_eq!(said, "3 accepted, 0 duplicates, 0 refused\n");
     assert_eq!(history(&world, &to), history(&world, &from));
     let said = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
-    assert_eq!(said, "0 accepted, 3 already there, 0 refused\n");
+    assert_eq!(said, "0 accepted, 3 duplicates, 0 refused\n");
 }

@@ -162,7 +162,7 @@ fn a_mismatched_certificate_and_key_are_not_loaded_and_logged() {
     assert!(server.client(&old, "http/1.1").is_some());
     std::fs::write(folder.beside("key.pem"), &new.key).expect("written");
     send_signal("HUP", server.process.pid());
-    let told = "the certificate stays the one before";
+    let told = "the new certificate is unusable; the old one stays in use";
     within(RELOAD_MAX, || folder.log().contains(told).then_some(())).expect("the log tells");
     assert!(!folder.log().contains("PRIVATE"), "no key in the log");
     get(&mut server.client(&old, "http/1.1").expect("the old certificate"));

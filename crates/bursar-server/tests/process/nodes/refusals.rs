@@ -28,8 +28,11 @@ fn check_refused(node: &Folder, site: &Site, words: &[&str]) {
 fn a_node_without_the_shared_secrets_is_refused() {
     let site = Site::new();
     for (name, words) in [
-        ("BURSAR_SECRET_KEY", ["the secret key is required", "the same BURSAR_SECRET_KEY"]),
-        ("BURSAR_OPERATOR_TOKEN", ["token is required", "the same BURSAR_OPERATOR_TOKEN"]),
+        ("BURSAR_SECRET_KEY", ["PostgreSQL requires a secret key", "the same BURSAR_SECRET_KEY"]),
+        (
+            "BURSAR_OPERATOR_TOKEN",
+            ["PostgreSQL requires an operator's token", "the same BURSAR_OPERATOR_TOKEN"],
+        ),
     ] {
         let mut node = site.node();
         node.set(name, "");
@@ -102,7 +105,7 @@ fn a_database_that_cannot_be_reached_is_refused() {
     check_refused(
         &site.node_with_url(&url),
         &site,
-        &["BURSAR_DATABASE has a port that is no number"],
+        &["BURSAR_DATABASE has a port that is not a number"],
     );
 }
 

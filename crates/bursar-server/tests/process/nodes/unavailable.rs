@@ -62,7 +62,10 @@ fn check_back(server: &Server, tenant: &Tenant) {
         let answer = http.post("/api/v1/telemetry/llm-usage", &call).expect("an answer");
         answer.is_success().then_some(())
     });
-    assert!(recorded.is_some(), "nothing is taken {BACK_MAX:?} after the database is back");
+    assert!(
+        recorded.is_some(),
+        "nothing is taken {BACK_MAX:?} after the database is available again"
+    );
     assert_eq!(http.get("/health/ready").expect("an answer").status, 200);
 }
 
@@ -123,7 +126,7 @@ fn a_database_crash_returns_503_at_once_and_service_resumes() {
     server.stop();
     let log = node.log();
     assert_eq!(log.matches("the database is unavailable").count(), 1, "{log}");
-    assert_eq!(log.matches("the database is back").count(), 1, "{log}");
+    assert_eq!(log.matches("the database is available again").count(), 1, "{log}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
 
 /// An id as it is stored.
 pub(crate) fn id<T>(make: impl FnOnce(i64) -> Option<T>, number: i64) -> Result<T, StoreError> {
-    make(number).ok_or_else(|| StoreError::Corrupt(format!("{number} is no id")))
+    make(number).ok_or_else(|| StoreError::Corrupt(format!("{number} is not an id")))
 }
 
 #[derive(Serialize, Deserialize)]
