@@ -1,9 +1,9 @@
-# The commands of this project. `make run` needs cargo, a C compiler and nothing else; `make test` also programs to test with,
-# which it fetches on Debian and asks for elsewhere (README.md).
+# `make run` needs cargo and a C compiler. `make test` also needs test programs, which it installs on
+# Debian; README.md lists them.
 
 .PHONY: run test lint deny prove bench clean
 
-# Builds and starts the main job: a server with a tenant, an integration and keys to try.
+# Builds and starts a server with a tenant, an integration and keys to try.
 run:
 	cargo run --profile quick --locked --bin bursar -- dev
 
@@ -14,21 +14,22 @@ test: lint deny
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked
 
-# Licences, bans and sources of what we depend on, and its known vulnerabilities where their database can be had. The first run
-# builds cargo-deny, in a minute or two.
+# Checks the licences, bans and sources of the dependencies, and their known vulnerabilities if the
+# advisory database is available. The first run builds cargo-deny, in a minute or two.
 deny:
 	tools/deny.sh
 
-# The long proofs: kills, faults, races and many seeds, bounded to 25 minutes; then the whole API asked by schemathesis, a
-# few minutes more, which wants python3 with venv and pip, and curl.
+# The long proofs: kills, faults, races and many seeds, at most 25 minutes. Then schemathesis tests
+# the whole API for a few minutes more, which needs curl, and python3 with venv and pip.
 prove:
 	cargo test --workspace --locked --profile prove --no-run
 	BURSAR_PROVE=1 timeout --kill-after=10 1500 cargo test --workspace --locked --profile prove
 	cargo build --locked --profile prove --bin bursar
 	timeout --kill-after=10 900 tools/schemathesis.sh target/prove/bursar
 
-# E, S, P and everything as a part of them, in one run; a few minutes. P wants PostgreSQL's programs, as the tests do.
+# Measures the server against three baselines, in a few minutes. Needs the programs of PostgreSQL.
 bench:
 	cargo run --release --locked --package bursar-bench
 

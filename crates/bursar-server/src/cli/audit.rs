@@ -35,7 +35,7 @@ pub(super) struct VerifyArguments {
     /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER")]
     pub(super) data_dir: Option<PathBuf>,
-    /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE
+    /// sqlite:PATH or postgres://... Overrides BURSAR_DATABASE
     #[arg(long, value_name = "URL")]
     pub(super) database: Option<String>,
     /// Verify only the log of this tenant

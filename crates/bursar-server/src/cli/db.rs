@@ -31,7 +31,7 @@ pub(super) struct DbArguments {
     /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER", global = true)]
     pub(super) data_dir: Option<PathBuf>,
-    /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE
+    /// sqlite:PATH or postgres://... Overrides BURSAR_DATABASE
     #[arg(long, value_name = "URL", global = true)]
     pub(super) database: Option<String>,
     #[command(subcommand)]
@@ -80,7 +80,7 @@ struct BackupArguments {
 #[derive(Args)]
 struct RestoreArguments {
     file: PathBuf,
-    /// Replace an existing store. It is kept as bursar.db.before-restore-<time>
+    /// Replace an existing store. It is kept as bursar.db.before-restore-TIME
     #[arg(long)]
     force: bool,
     /// The secret key of the backup, if the data folder has none or another one

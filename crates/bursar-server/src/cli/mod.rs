@@ -61,7 +61,7 @@ enum Command {
         /// The data folder. Overrides BURSAR_DATA_DIR
         #[arg(long, value_name = "FOLDER")]
         data_dir: Option<PathBuf>,
-        /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE. Visible in the list of
+        /// sqlite:PATH or postgres://... Overrides BURSAR_DATABASE. Visible in the list of
         /// processes
         #[arg(long, value_name = "URL")]
         database: Option<String>,

@@ -2,8 +2,8 @@
 //!
 //! Names, messages and files come from clients, providers and servers. A control character in them
 //! would act on the reader's terminal, and a bidirectional or zero-width character would make two
-//! different names look alike. Everything that this binary prints goes through [`say`] or [`tell`];
-//! the log goes through [`line`] and [`json`].
+//! different names look alike. Everything that this binary prints goes through [`print_line`] and
+//! its siblings; the log goes through [`line()`] and [`json`].
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -50,7 +50,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
 
 /// A value in a table.
 ///
-/// Like [`line`], but a backslash is doubled, so that different values never look alike.
+/// Like [`line()`], but a backslash is doubled, so that different values never look alike.
 pub fn cell(text: &str) -> Cow<'_, str> {
     written(text, |letter| letter == '\\' || is_hidden(letter), push_escaped)
 }

@@ -1,7 +1,7 @@
 //! Text in CSV cells: safe for spreadsheets and terminals, and read back unchanged.
 //!
 //! A spreadsheet evaluates a cell that starts like a formula, and a terminal obeys control
-//! characters. [`write`] therefore puts an apostrophe before a text that looks like a formula, as
+//! characters. [`write()`] therefore puts an apostrophe before a text that looks like a formula, as
 //! spreadsheets do themselves. A text with other control characters, or one that would start a
 //! formula where a program splits it, becomes an apostrophe and a JSON string. [`read`] removes
 //! exactly this. Numbers that Bursar writes are not text and get no mark.
@@ -26,7 +26,7 @@ pub fn write(text: &str) -> Cow<'_, str> {
     if is_marked(text) { Cow::Owned(format!("{MARK}{text}")) } else { Cow::Borrowed(text) }
 }
 
-/// Reads a cell, without the mark that [`write`] would have put there.
+/// Reads a cell, without the mark that [`write()`] would have put there.
 pub fn read(cell: &str) -> Cow<'_, str> {
     let Some(text) = cell.strip_prefix(MARK) else { return Cow::Borrowed(cell) };
     if text.starts_with('"') {
@@ -35,7 +35,7 @@ pub fn read(cell: &str) -> Cow<'_, str> {
     Cow::Borrowed(if is_marked(text) { text } else { cell })
 }
 
-/// Whether [`write`] marks a text.
+/// Whether [`write()`] marks a text.
 ///
 /// It looks behind existing marks, so that every text has its own cell, and leaves other
 /// apostrophes alone.

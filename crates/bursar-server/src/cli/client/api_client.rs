@@ -32,7 +32,7 @@ pub(crate) struct ServerArgs {
     /// The data folder. Overrides BURSAR_DATA_DIR
     #[arg(long, value_name = "FOLDER", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// sqlite:<path> or postgres://... Overrides BURSAR_DATABASE
+    /// sqlite:PATH or postgres://... Overrides BURSAR_DATABASE
     #[arg(long, value_name = "URL", global = true)]
     pub(crate) database: Option<String>,
 }
