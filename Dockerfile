@@ -1,20 +1,25 @@
 # syntax=docker/dockerfile:1
-# The binary, the C library that it needs, and nothing else: no shell, and not root.
+# The image has the binary, the C library that it needs, and nothing else: no shell, and no root user.
 #
 #   docker build -t bursar .
 #   docker run -d --name bursar -p 127.0.0.1:8080:8080 -v bursar-data:/data --stop-timeout 30 bursar
 #   docker exec bursar bursar tenant create acme
+#
+# The debug symbols of the same build:
+#
+#   docker build --target symbols --output symbols .
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-# The caches make the next build quick; what is built does not depend on them.
+# The caches only make the next build faster.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin bursar \
-    && install -D target/release/bursar /out/bursar \
-    && strip --strip-debug /out/bursar \
+    tools/release.sh /out \
     && install -d /out/data
+
+FROM scratch AS symbols
+COPY --from=build /out/bursar.debug /
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/bursar /usr/local/bin/bursar

@@ -1,7 +1,7 @@
 # `make run` needs cargo and a C compiler. `make test` also needs test programs, which it installs on
 # Debian; README.md lists them.
 
-.PHONY: run test lint deny prove bench clean
+.PHONY: run test lint deny prove bench release clean
 
 # Builds and starts a server with a tenant, an integration and keys to try.
 run:
@@ -32,6 +32,10 @@ prove:
 # Measures the server against three baselines, in a few minutes. Needs the programs of PostgreSQL.
 bench:
 	cargo run --release --locked --package bursar-bench
+
+# Builds target/dist/bursar, and its debug symbols in target/dist/bursar.debug. Needs binutils.
+release:
+	tools/release.sh target/dist
 
 clean:
 	cargo clean

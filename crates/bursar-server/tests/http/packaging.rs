@@ -11,6 +11,7 @@ use bursar_server::config::settings::{Config, settings};
 const BURSAR: &str = env!("CARGO_BIN_EXE_bursar");
 const MANIFEST: &str = include_str!("../../../../Cargo.toml");
 const DOCKERFILE: &str = include_str!("../../../../Dockerfile");
+const RELEASE: &str = include_str!("../../../../tools/release.sh");
 const DOCKERIGNORE: &str = include_str!("../../../../.dockerignore");
 const UNIT: &str = include_str!("../../../../deploy/systemd/bursar.service");
 const GUIDE: &str = include_str!("../../../../docs/operating.md");
@@ -61,11 +62,14 @@ fn check_settings(variables: &[(String, String)]) {
 fn the_image_is_built_with_the_version_of_the_workspace() {
     let version = MANIFEST.split("rust-version = \"").nth(1).unwrap().split('"').next().unwrap();
     let from = of("FROM");
-    assert!(from[0].starts_with(&format!("rust:{version}-slim-")), "{from:?}");
-    assert_eq!(from.len(), 2, "{from:?}");
+    let [build, symbols, image] = from.as_slice() else { panic!("{from:?}") };
+    assert!(build.starts_with(&format!("rust:{version}-slim-")), "{build}");
     // Both stages need the same C library.
-    assert!(from[0].contains("bookworm") && from[1].contains("debian12"), "{from:?}");
-    assert!(of("RUN").concat().contains("cargo build --release --locked --bin bursar"));
+    assert!(build.contains("bookworm") && image.contains("debian12"), "{from:?}");
+    assert_eq!(symbols, "scratch AS symbols");
+    assert!(of("RUN").concat().contains("tools/release.sh /out"));
+    assert!(of("COPY").contains(&"--from=build /out/bursar.debug /".to_owned()));
+    assert!(RELEASE.contains("cargo build --release --locked --bin bursar"));
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn the_build_context_has_everything_that_the_build_reads() {
     let ignored: Vec<&str> = DOCKERIGNORE.lines().collect();
     let members = MANIFEST.split("members = [").nth(1).unwrap().split(']').next().unwrap();
     let members = members.split(',').map(|member| member.trim().trim_matches('"'));
-    for needed in members.chain(["Cargo.toml", "Cargo.lock", "docs"]) {
+    for needed in members.chain(["Cargo.toml", "Cargo.lock", "docs", "tools"]) {
         let hides = |rule: &&&str| needed.starts_with(**rule);
         assert_eq!(ignored.iter().find(hides), None, "{needed}");
     }
