@@ -22,6 +22,7 @@ mod limit;
 mod limit_state;
 mod money;
 mod number;
+mod posting;
 mod protection;
 mod rate;
 mod reservation;

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::checkpoint::{Lengths, MEASURE, checkpoint, empty_log, keep_log};
+use super::checkpoint::Lengths;
 use super::connect::{BUSY_MAX, open_writable};
 use super::error::OpenError;
+use super::log_copier::{MEASURE, checkpoint, empty_log, keep_log};
 use crate::memory::Caches;
 
 /// How often a start retries while another process reads the log.

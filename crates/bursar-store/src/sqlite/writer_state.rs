@@ -12,10 +12,11 @@ use bursar_core::{
 use rusqlite::Connection;
 
 use super::account_cache::AccountCache;
-use super::checkpoint::{Checkpointer, keep_log};
+use super::checkpoint::Checkpointer;
 use super::clock::{Found, Noted};
 use super::error::store_error;
 use super::holds::Holds;
+use super::log_copier::keep_log;
 use super::writer_connection::open_writer;
 use crate::audit::chain::AuditKey;
 use crate::clock::StoreClock;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
 use crate::read::accounts::AccountSnapshot;
-use crate::write::queue::{QueueItem, Rank};
+use crate::write::turns::{QueueItem, Rank};
 use crate::write::writer_connection::ControlTx;
 
 /// The outcome of a sweep.

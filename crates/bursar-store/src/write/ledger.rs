@@ -24,7 +24,8 @@ use crate::write::job::{
     Change, CostedOutcome, Job, Reply, SMALL, SweepOutcome, Work, unknown_outcome,
 };
 use crate::write::observe::Observer;
-use crate::write::queue::{Queue, Rank, Waiting};
+use crate::write::queue::{Queue, Waiting};
+use crate::write::turns::Rank;
 use crate::write::writable::Writable;
 use crate::write::writer::{Shared, write_groups};
 use crate::write::writer_connection::{ControlTx, WriterConnection};

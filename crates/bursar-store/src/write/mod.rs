@@ -4,6 +4,8 @@ pub(crate) mod job;
 pub(crate) mod ledger;
 pub(crate) mod observe;
 pub(crate) mod queue;
+pub(crate) mod steps;
+pub(crate) mod turns;
 pub(crate) mod writable;
 pub(crate) mod writer;
 pub(crate) mod writer_connection;
