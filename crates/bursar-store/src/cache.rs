@@ -1,33 +1,32 @@
-//! What is kept in memory for a while, as the operator sees it.
+//! The interface of caches for the operator: their size, and clearing them.
 
 use bursar_core::TenantId;
 
-/// How full a cache is.
+/// The size of a cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheUse {
-    /// Entries in it.
+    /// The number of entries.
     pub entries: usize,
-    /// Entries at most, of all tenants.
+    /// The limit on the entries of all tenants.
     pub entries_max: usize,
-    /// Entries of one tenant at most.
+    /// The limit on the entries of one tenant.
     pub tenant_entries_max: usize,
-    /// About how many bytes the entries take, where that is counted.
+    /// The approximate memory of the entries, if it is counted.
     pub bytes: Option<usize>,
-    /// Bytes at most, where they are counted.
+    /// The limit on the memory, if it is counted.
     pub bytes_max: Option<usize>,
-    /// How many entries each tenant has.
+    /// The number of entries of each tenant.
     pub tenants: Vec<(TenantId, usize)>,
 }
 
-/// Something that is kept in memory for a while, in bounds, and can be cleared without losing a
-/// fact of the ledger.
+/// A cache of limited size. Clearing it loses no fact of the ledger.
 pub trait Cache: Send + Sync {
     /// Its name, in lower case with hyphens.
     fn name(&self) -> &'static str;
 
-    /// How full it is now.
+    /// Its current size.
     fn in_use(&self) -> CacheUse;
 
-    /// Forgets what is kept of one tenant, or all of it; how many entries that are.
+    /// Removes the entries of one tenant, or of all; returns their number.
     fn clear(&self, tenant_id: Option<TenantId>) -> usize;
 }

@@ -84,9 +84,9 @@ pub struct ClockConfirmed {
 /// Where a store's wall clock is read.
 #[derive(Clone)]
 enum Wall {
-    /// On this machine, each time the time is asked for.
+    /// On this machine, at each use.
     Here(Clocks),
-    /// In the database, now and then. In between, the boot clock tells how much time has passed.
+    /// In the database, from time to time. In between, the boot clock measures how much time passes.
     Database(BootClock),
 }
 
@@ -140,9 +140,9 @@ impl StoreClock {
     fn over(wall: Wall, keeper: Timekeeper, confirmations: i64) -> Self {
         let state = keeper.state();
         if state.adopted_in_seconds.is_some() {
-            tell(ClockEvent::Jumped { seconds: state.ahead_seconds() });
+            log_event(ClockEvent::Jumped { seconds: state.ahead_seconds() });
         } else if state.ahead_seconds() < 0 {
-            tell(ClockEvent::Behind { seconds: -state.ahead_seconds() });
+            log_event(ClockEvent::Behind { seconds: -state.ahead_seconds() });
         }
         Self { wall, kept: Arc::new(Mutex::new(Kept { keeper, confirmations })) }
     }
@@ -163,7 +163,7 @@ impl StoreClock {
         };
         let state = kept.keeper.state();
         drop(kept);
-        event.into_iter().for_each(tell);
+        event.into_iter().for_each(log_event);
         state
     }
 
@@ -176,7 +176,7 @@ impl StoreClock {
     }
 
     /// Takes a reading of the database's clock and its number of confirmations.
-    pub(crate) fn heard(&self, wall_micros: i64, confirmations: i64) -> ClockState {
+    pub(crate) fn observe_database(&self, wall_micros: i64, confirmations: i64) -> ClockState {
         let mut kept = self.kept.lock();
         let reading = match &self.wall {
             Wall::Here(clocks) => clocks.read(),
@@ -194,7 +194,7 @@ impl StoreClock {
         };
         let state = kept.keeper.state();
         drop(kept);
-        event.into_iter().for_each(tell);
+        event.into_iter().for_each(log_event);
         state
     }
 
@@ -203,7 +203,7 @@ impl StoreClock {
         let mut kept = self.kept.lock();
         let reading = match &self.wall {
             Wall::Here(clocks) => clocks.read(),
-            // Not reached on PostgreSQL, where `heard` confirms.
+            // Not reached on PostgreSQL, where `observe_database` confirms.
             Wall::Database(boot) => reading_of(kept.keeper.state().wall.micros(), boot()),
         };
         confirm(&mut kept.keeper, reading)
@@ -248,7 +248,7 @@ pub(crate) fn decidable(state: &ClockState) -> Result<Timestamp, StoreError> {
     }
 }
 
-fn tell(event: ClockEvent) {
+fn log_event(event: ClockEvent) {
     match event {
         ClockEvent::Jumped { seconds } => tracing::warn!(
             seconds,

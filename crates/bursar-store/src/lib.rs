@@ -64,7 +64,9 @@ pub use rows::row::{
     UsageRow,
 };
 pub use schema::SchemaStatus;
-pub use sqlite::{BackedUp, CopyError, CopyProgress, Existing, OpenError, Restore, SqliteStore};
+pub use sqlite::{
+    BackupInfo, CopyError, CopyProgress, ExistingTarget, OpenError, Restore, SqliteStore,
+};
 pub use tables::*;
 pub use verify::differences::Differences;
 pub use verify::recount::VerifyReport;

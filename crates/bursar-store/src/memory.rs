@@ -1,30 +1,31 @@
-//! How much memory the store may take for its caches, of what this process may take at all.
+//! The sizes of the store's caches, derived from the memory of the machine or the container.
 
 use std::fs;
 use std::path::Path;
 
 const KIB: i64 = 1024;
 const MIB: i64 = 1024 * KIB;
-/// What is taken for granted where the system does not say how much there is.
+/// The memory that is assumed if the system does not report it.
 const UNKNOWN: i64 = 1024 * MIB;
-/// A page of the file.
+/// The size of a page of the data file.
 pub(crate) const PAGE: i64 = 4 * KIB;
 
 /// The sizes of the store's caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caches {
-    /// What the writer keeps of the file.
+    /// The writer's page cache.
     pub(crate) writer_kib: i64,
-    /// What each reader keeps of it.
+    /// The page cache of each reader.
     pub(crate) reader_kib: i64,
-    /// Pages in the log before it is moved into the file. A small figure (SQLite's own is 1,000)
-    /// writes the pages of the dedupe index again and again; a large one lets the log drive the file
-    /// out of the system's cache where there is little memory.
+    /// The pages of the log at which it should restart.
+    ///
+    /// With few (SQLite's default is 1,000), pages of the dedupe index are copied often. With many,
+    /// the log displaces the data file from the system's cache if there is little memory.
     pub(crate) log_pages: i64,
 }
 
 impl Caches {
-    /// Those for the memory that this process may take.
+    /// The sizes for the memory of this process.
     pub(crate) fn fitting() -> Self {
         Self::of(memory_bytes())
     }
@@ -53,8 +54,9 @@ fn total_bytes(meminfo: &str) -> Option<i64> {
     total.trim().strip_suffix(" kB")?.parse::<i64>().ok()?.checked_mul(KIB)
 }
 
-/// The smallest limit of the groups around this process, which `/proc/self/cgroup` names; in a
-/// container its own is often shown as the outermost.
+/// The smallest memory limit of the control groups of this process, from `/proc/self/cgroup`.
+///
+/// In a container, the process's own group is often mounted as the root.
 fn group_limit(memberships: &str, read: impl Fn(&Path) -> Option<String>) -> Option<i64> {
     let limits = memberships.lines().filter_map(|line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn caches_are_parts_of_the_memory_up_to_what_is_enough() {
+    fn caches_are_parts_of_the_memory_up_to_a_limit() {
         let of_a_small_container = Caches::of(256 * MIB);
         let expected = Caches { writer_kib: 32 * KIB, reader_kib: 4 * KIB, log_pages: 4_096 };
         assert_eq!(of_a_small_container, expected);

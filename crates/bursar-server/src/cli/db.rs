@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bursar_store::{BackedUp, Existing, OpenError, PostgresStore, SqliteStore, VerifyReport};
+use bursar_store::{
+    BackupInfo, ExistingTarget, OpenError, PostgresStore, SqliteStore, VerifyReport,
+};
 use clap::{Args, Subcommand};
 use indicatif::{HumanBytes, ProgressBar};
 
@@ -150,12 +152,12 @@ fn backup(
     if secret_key.is_some() && !force && secret_file.exists() {
         return Err(already_there(&secret_file));
     }
-    let existing = if *force { Existing::Replace } else { Existing::Keep };
+    let existing = if *force { ExistingTarget::Replace } else { ExistingTarget::Keep };
     let (since, instant) = (Instant::now(), timestamps::text(timestamps::system_now()));
     let made = watched(|watch| {
         SqliteStore::backup(store, file, existing, watch).map_err(CommandError::from)
     })?;
-    let BackedUp { bytes, entries, .. } = made;
+    let BackupInfo { bytes, entries, .. } = made;
     print_line(&format!(
         "{}: {}, {entries} entries, as of {instant}, in {:.1} s",
         file.display(),
@@ -183,7 +185,7 @@ fn restore(
 ) -> Result<(), CommandError> {
     let RestoreArguments { file, force, secret_key } = arguments;
     data_dir::create(&config.storage.data_dir)?;
-    let existing = if *force { Existing::Replace } else { Existing::Keep };
+    let existing = if *force { ExistingTarget::Replace } else { ExistingTarget::Keep };
     let since = Instant::now();
     let restore = watched(|watch| {
         SqliteStore::restore(file, store, existing, watch).map_err(CommandError::from)
@@ -201,7 +203,7 @@ fn restore(
         }
         write_private(&path, secret.expose())?;
     }
-    let BackedUp { bytes, entries, .. } = restore.publish()?;
+    let BackupInfo { bytes, entries, .. } = restore.publish()?;
     print_line(&format!(
         "{} restored: {}, {entries} entries, in {:.1} s",
         store.display(),
@@ -218,7 +220,7 @@ fn restore(
 fn check_secret(
     config: &Config,
     brought: Option<&Path>,
-    existing: Existing,
+    existing: ExistingTarget,
     fits: impl Fn(&str) -> Result<(), OpenError>,
 ) -> Result<Option<Secret>, CommandError> {
     let check = |secret: &Secret| -> Result<(), CommandError> {
@@ -252,7 +254,7 @@ fn check_secret(
     check(&secret)?;
     match known {
         Some(known) if known.expose() == secret.expose() => Ok(None),
-        Some(_) if existing == Existing::Keep => {
+        Some(_) if existing == ExistingTarget::Keep => {
             Err(already_there(&config.storage.data_dir.join(SECRET_KEY)))
         }
         Some(_) | None => Ok(Some(secret)),

@@ -30,19 +30,20 @@ const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, h
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month = $3";
 const SELECT_RATE: &str = "select second, calls from rate_slots \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2";
-/// What is due at an instant, or at the last one that the account was decided at on a server whose
-/// time is a moment ahead, by the day on which it was reserved.
+/// The sums of due holds, by the day of their reservation.
 ///
-/// An instant that is computed stands in a query of its own: the database does not let other
-/// expressions choose rows before row level security did, and would look at all that the tenant
-/// holds.
+/// A hold is due at the given instant, or at the account's last decision, which can be later if it
+/// was made on a server whose time is ahead.
+///
+/// The computed instant is a subquery. Row level security evaluates its policy before other
+/// expressions, so with a plain expression the database would read all holds of the tenant.
 const SUM_DUE: &str = "select reserved_at / 86400000000, sum(estimated_cost_nanos)::bigint, \
      sum(estimated_tokens)::bigint, count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
      and expires_at <= (select greatest($3, (select max(last_at) from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4 \
      and last_at <= $5))) group by reserved_at / 86400000000";
-/// The sum of due holds that were made in a month; due at the same instant.
+/// The sum of due holds that were made in a month.
 const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0)::bigint, \
      coalesce(sum(estimated_tokens), 0)::bigint, count(*) from calls \
      where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \

@@ -1,4 +1,4 @@
-//! Rows of the control plane, written by a writer.
+//! The transactions of the control plane in PostgreSQL.
 
 use bursar_core::{Integration, IntegrationId, KeyId, TenantId, TenantLifecycle, Timestamp};
 
@@ -13,7 +13,8 @@ use crate::rows::row::AuditRow;
 use crate::tables::value::{Sql, Value};
 use crate::write::writer_connection::ControlTx;
 
-/// Whoever is being admitted by an integration of the tenant is admitted before the change or after.
+/// Locks the integrations of a tenant whose lifecycle changes, so that each group of commands is
+/// decided either before the change or after it.
 const LOCK_INTEGRATIONS: &str = "select integration_id from integrations where tenant_id = $1 \
      and exists (select from tenants where tenant_id = $1 and lifecycle <> $2) \
      order by tenant_id, integration_id for no key update";
@@ -69,7 +70,7 @@ impl ControlTx for PostgresWriter {
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],
     ) -> Result<(), StoreError> {
-        keys::stamp(self, tenant_id, uses)
+        keys::set_last_used(self, tenant_id, uses)
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {

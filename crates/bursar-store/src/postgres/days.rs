@@ -1,7 +1,7 @@
-//! The list of days and integrations, a page at a time.
+//! Usage by day and integration, in pages.
 //!
-//! An index gives days and integrations in the order of the list, so that what lies before a page,
-//! and what is counted beyond it, is passed over without a look at its sums.
+//! An index has days and integrations in the order of the list, so that rows before the page, and
+//! rows that are only counted, are skipped without reading their sums.
 
 use super::open::PostgresStore;
 use crate::read::days::DayReads;
@@ -20,22 +20,22 @@ use crate::read::page::Page;
 use crate::rows::decode;
 use crate::rows::rollup_columns::rollup_figures;
 
-/// Whatever the statistics say, an index leads and nothing is sorted or hashed.
+/// Index scans without sorts or hashes, whatever the planner's statistics are.
 const PLANS: &str = "set local enable_seqscan = off; set local enable_sort = off; \
      set local enable_bitmapscan = off; set local enable_hashagg = off; set local jit = off";
 
-const LIST_PLACES: &str = "select start, integration_id from rollups \
+const LIST_POSITIONS: &str = "select start, integration_id from rollups \
      where tenant_id = $1 and grain = 2 and start between $2 and $3 \
      and (start, integration_id) > ($4, $5) \
      group by start, integration_id order by start, integration_id limit $6 offset $7";
-const LIST_PLACES_OF: &str = "select start, integration_id from rollups \
+const LIST_POSITIONS_OF: &str = "select start, integration_id from rollups \
      where tenant_id = $1 and integration_id = $8 and grain = 2 and start between $2 and $3 \
      and (start, integration_id) > ($4, $5) \
      group by integration_id, start order by start limit $6 offset $7";
-const COUNT_PLACES: &str = "select count(*) from (select start from rollups \
+const COUNT_POSITIONS: &str = "select count(*) from (select start from rollups \
      where tenant_id = $1 and grain = 2 and start between $2 and $3 \
      group by start, integration_id order by start, integration_id limit $4) counted";
-const COUNT_PLACES_OF: &str = "select count(*) from (select start from rollups \
+const COUNT_POSITIONS_OF: &str = "select count(*) from (select start from rollups \
      where tenant_id = $1 and integration_id = $5 and grain = 2 and start between $2 and $3 \
      group by start order by start limit $4) counted";
 const LIST_SUMS: &str = concat!(
@@ -74,17 +74,18 @@ pub(super) async fn usage_by_day(
     page: Page,
 ) -> Result<DayPage, StoreError> {
     let db = reader.client()?;
-    let ((), places, counted) = try_join!(
+    let ((), positions, counted) = try_join!(
         biased;
         reader.set(PLANS),
-        places(db, tenant_id, &filter, page),
+        positions(db, tenant_id, &filter, page),
         count(db, tenant_id, &filter),
     )?;
     let total = DayPage::total_of(counted);
     let limit = page.limit as usize;
-    // One more than asked for tells that there is more.
-    let next = places.get(limit).and(limit.checked_sub(1)).and_then(|at| places.get(at)).copied();
-    let shown = places.get(..limit).unwrap_or(&places);
+    // One row more than requested tells whether there is a next page.
+    let next =
+        positions.get(limit).and(limit.checked_sub(1)).and_then(|at| positions.get(at)).copied();
+    let shown = positions.get(..limit).unwrap_or(&positions);
     let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
         return Ok(DayPage { rows: Vec::new(), next, total });
     };
@@ -92,39 +93,39 @@ pub(super) async fn usage_by_day(
     Ok(DayPage { rows, next, total })
 }
 
-/// Where the rows of a page stand, and the one after it.
-async fn places(
+/// The positions of a page's rows, and of the row after it.
+async fn positions(
     db: &Client,
     tenant_id: TenantId,
     filter: &DayFilter,
     page: Page,
 ) -> Result<Vec<DayPosition>, StoreError> {
     let (after_day, after_integration) = filter.start();
-    // The index begins where the last page ended.
+    // The index range begins where the last page ended.
     let first = i64::from(filter.first.number().max(after_day));
     let (tenant, last) = (tenant_id.number(), i64::from(filter.last.number()));
     let after_day = i64::from(after_day);
     let (limit, offset) = (i64::from(page.limit) + 1, i64::from(page.offset));
     let Some(integration) = filter.integration_id.map(IntegrationId::number) else {
         let key = params![tenant, first, last, after_day, after_integration, limit, offset];
-        return rows(db, LIST_PLACES, key, decode::day_position).await;
+        return rows(db, LIST_POSITIONS, key, decode::day_position).await;
     };
     let key =
         params![tenant, first, last, after_day, after_integration, limit, offset, integration];
-    rows(db, LIST_PLACES_OF, key, decode::day_position).await
+    rows(db, LIST_POSITIONS_OF, key, decode::day_position).await
 }
 
-/// How many rows there are in all, as far as they are counted.
+/// The number of all rows, up to the limit of counting.
 async fn count(db: &Client, tenant_id: TenantId, filter: &DayFilter) -> Result<i64, StoreError> {
     let (first, last) = (i64::from(filter.first.number()), i64::from(filter.last.number()));
     let (tenant, counted_max) = (tenant_id.number(), DAYS_COUNTED_MAX + 1);
     let Some(integration) = filter.integration_id.map(IntegrationId::number) else {
-        return number(db, COUNT_PLACES, params![tenant, first, last, counted_max]).await;
+        return number(db, COUNT_POSITIONS, params![tenant, first, last, counted_max]).await;
     };
-    number(db, COUNT_PLACES_OF, params![tenant, first, last, counted_max, integration]).await
+    number(db, COUNT_POSITIONS_OF, params![tenant, first, last, counted_max, integration]).await
 }
 
-/// The sums of the rows from one place to another, inclusive.
+/// The sums of the rows from one position to another, inclusive.
 async fn sums(
     reader: &Reader,
     tenant_id: TenantId,

@@ -7,19 +7,19 @@ use super::tx;
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenPostgresError {
-    /// The URL is not understood; it is not shown, because it may hold a password.
+    /// The URL cannot be parsed. The text does not show it, because it may contain a password.
     #[error("the database's URL is not understood: {0}")]
     Url(&'static str),
-    /// A file of certificates cannot be used.
+    /// A file of certificates is unusable.
     #[error("{0} has no certificate that can be used (sslrootcert)")]
     Certificate(PathBuf),
-    /// The database does not answer, or not as it should.
+    /// The database cannot be reached, or reports an error.
     #[error("the database cannot be used: {0}")]
     Database(String),
-    /// A setting of the server would lose what was acknowledged.
+    /// With a setting of the database server, acknowledged writes could be lost.
     #[error("{0}")]
     Setting(String),
-    /// Nobody made the schema yet, or an older one than this binary needs.
+    /// The schema is missing, or older than this binary needs.
     #[error(
         "the database has schema {found}, this binary needs {known}: run `bursar db migrate` with \
          the role that owns the tables"
@@ -30,7 +30,7 @@ pub enum OpenPostgresError {
         /// The schema that this binary needs.
         known: u32,
     },
-    /// A newer server has changed the schema in a way that this one does not know.
+    /// A newer server changed the schema in an incompatible way.
     #[error("the database has schema {found}, which needs a newer bursar (this one knows {known})")]
     NewerSchema {
         /// The schema of the database.

@@ -1,10 +1,7 @@
-//! Keys: API keys of a tenant and keys of its integrations, in one table.
+//! Writes when keys were used last.
 //!
-//! The owner of a key is its tenant and, for a key of an integration, that integration. The planner
-//! is told the values of each statement, so of the two conditions on the integration one is left.
-//!
-//! Uses of keys are written key by key, and keys are locked for it without waiting: whoever rotates
-//! or revokes one, on whichever node, is not held up, and no two transactions can wait for each other.
+//! Keys that another transaction has locked are skipped. So a rotation or a revocation on another
+//! node does not wait for this, and no deadlock is possible.
 
 use bursar_core::{KeyId, TenantId, Timestamp};
 
@@ -13,7 +10,7 @@ use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::write::writer_connection::last_used_replaced_until;
 
-const STAMP_KEYS: &str = "update keys set last_used_at = used.at \
+const SET_LAST_USED: &str = "update keys set last_used_at = used.at \
      from (select own.key_id, fresh.at from unnest($2::bigint[], $3::bigint[], $4::bigint[]) \
      as fresh (id, at, before) cross join lateral (select key_id from keys \
      where tenant_id = $1 and key_id = fresh.id \
@@ -21,8 +18,8 @@ const STAMP_KEYS: &str = "update keys set last_used_at = used.at \
      for no key update skip locked) own) used \
      where keys.tenant_id = $1 and keys.key_id = used.key_id";
 
-/// Writes when keys were used last.
-pub(super) fn stamp(
+/// Writes when keys were used last, unless the stored instant is recent enough.
+pub(super) fn set_last_used(
     writer: &mut PostgresWriter,
     tenant_id: TenantId,
     uses: &[(KeyId, Timestamp)],
@@ -33,6 +30,6 @@ pub(super) fn stamp(
     let before: Vec<i64> = uses.iter().map(|(_, at)| last_used_replaced_until(*at)).collect();
     writer.query_in_tx(Some(tenant_id), async |client| {
         let keys = params![tenant, ids, at, before];
-        client.execute_typed(STAMP_KEYS, keys).await.map(|_| ()).map_err(store_error)
+        client.execute_typed(SET_LAST_USED, keys).await.map(|_| ()).map_err(store_error)
     })
 }

@@ -1,4 +1,4 @@
-//! Labels that a writer remembers, because almost all of a group's are known.
+//! A writer's cache of stored labels. Almost all labels of a group are in it.
 
 use std::collections::HashSet;
 
@@ -6,35 +6,35 @@ use bursar_core::TenantId;
 
 use crate::rows::rollup::{Label, LabelKind};
 
-/// What the labels take that a writer remembers; beyond that it begins anew. A tenant has 11,000 at
-/// most (`LabelKind::max`).
+/// The limit on the cache, which is emptied when it is full. A tenant has at most 11,000 labels
+/// (`LabelKind::max`).
 const REMEMBERED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What a label takes besides its texts.
+/// The approximate memory of a label without its texts.
 const LABEL_BYTES: usize = 80;
 
 type Owned = (TenantId, LabelKind, Box<str>, Box<str>);
 
-/// Labels that are stored, as far as a writer remembers them.
+/// Labels that are known to be stored.
 #[derive(Default)]
 pub(super) struct KnownLabels {
     stored: HashSet<Owned>,
     stored_bytes: usize,
-    /// Those that the transaction adds or met.
+    /// The labels that the transaction adds or finds stored.
     staged: Vec<Owned>,
 }
 
 impl KnownLabels {
-    pub(super) fn knows(&self, (tenant_id, kind, provider, label): Label<'_>) -> bool {
+    pub(super) fn contains(&self, (tenant_id, kind, provider, label): Label<'_>) -> bool {
         self.stored.contains(&(tenant_id, kind, provider.into(), label.into()))
     }
 
-    /// Takes note of labels that the transaction adds or met.
+    /// Adds labels that become known if the transaction commits.
     pub(super) fn stage(&mut self, labels: &[Label<'_>]) {
         let owned = |label: &Label<'_>| (label.0, label.1, label.2.into(), label.3.into());
         self.staged.extend(labels.iter().map(owned));
     }
 
-    /// After a commit: what was added is stored.
+    /// Makes the staged labels known, after a commit.
     pub(super) fn keep_staged(&mut self) {
         for label in self.staged.drain(..) {
             let bytes = LABEL_BYTES + label.2.len() + label.3.len();
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_of_the_greatest_length_are_bounded_in_bytes() {
+    fn the_cache_of_labels_is_limited_in_bytes() {
         let mut known = KnownLabels::default();
         let long = "\u{1f4b8}".repeat(250);
         for tenant in 1..=4 {

@@ -375,8 +375,8 @@ impl<'w, 'a> Group<'w, 'a> {
         let (integrations, last_at, heard) = (next(), next(), next());
         let last_at = last_at.first().map_or(Ok(0), |row| row.int::<i64>(0))?;
         let last_at = crate::rows::codec::timestamp(last_at)?;
-        let (wall, confirmations) = super::clock::heard(&heard, 0)?;
-        let now = decidable(&clock.heard(wall, confirmations))?;
+        let (wall, confirmations) = super::clock::reading_of(&heard, 0)?;
+        let now = decidable(&clock.observe_database(wall, confirmations))?;
         let integrations = integrations.iter().map(|row| IntegrationRow::from_row(row));
         Ok(Locked {
             now: if Counter::holds_back(last_at, now) { last_at } else { now },

@@ -64,7 +64,7 @@ impl PostgresStore {
             let failed = |error: StoreError| OpenPostgresError::Database(error.to_string());
             let (wall, stored) = clock::read(&client).await.map_err(failed)?;
             let clock = StoreClock::of_database(injected, wall, stored);
-            clock::note(&client, clock.stored()).await.map_err(failed)?;
+            clock::save(&client, clock.stored()).await.map_err(failed)?;
             Ok((clock, settings::messages(&client).await?))
         })?;
         let sweep = Arc::new(Sweep::new());

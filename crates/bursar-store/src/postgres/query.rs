@@ -1,4 +1,4 @@
-//! Tables that both databases keep alike, as PostgreSQL answers for them.
+//! Runs the statements of [`tables`](crate::tables) in PostgreSQL.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::read::page::{Page, Paged};
 use crate::tables::query::{PagedSql, Query};
 use crate::tables::value::{FromRow, Value, values};
 
-/// The values as parameters.
+/// The values as typed parameters.
 pub(super) fn typed<'a>(values: &'a [Value]) -> Vec<Param<'a>> {
     let param = |value: &'a Value| -> Param<'a> {
         match value {
@@ -35,10 +35,10 @@ impl Query for PostgresStore {
         values: impl Into<Vec<Value>> + Send,
     ) -> Result<Option<T>, StoreError> {
         let values = values.into();
-        let question = async move |db: Arc<Reader>| {
+        let query = async move |db: Arc<Reader>| {
             one(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
         };
-        self.readers.look_up(tenant_id, question).await
+        self.readers.look_up(tenant_id, query).await
     }
 
     async fn rows<T: FromRow>(
@@ -48,10 +48,10 @@ impl Query for PostgresStore {
         values: impl Into<Vec<Value>> + Send,
     ) -> Result<Vec<T>, StoreError> {
         let values = values.into();
-        let question = async move |db: Arc<Reader>| {
+        let query = async move |db: Arc<Reader>| {
             rows(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
         };
-        self.readers.look_up(Some(tenant_id), question).await
+        self.readers.look_up(Some(tenant_id), query).await
     }
 
     async fn list<T: FromRow>(
@@ -61,10 +61,10 @@ impl Query for PostgresStore {
         values: impl Into<Vec<Value>> + Send,
     ) -> Result<Vec<T>, StoreError> {
         let values = values.into();
-        let question = async move |db: Arc<Reader>| {
+        let query = async move |db: Arc<Reader>| {
             listed(&db, sql, &typed(&values), |row| T::from_row(row)).await
         };
-        self.readers.read(&self.context, tenant_id, question).await
+        self.readers.read(&self.context, tenant_id, query).await
     }
 
     async fn page<T: FromRow>(
@@ -76,9 +76,9 @@ impl Query for PostgresStore {
     ) -> Result<Paged<T>, StoreError> {
         let mut values = values.into();
         values.extend(values![page.limit, page.offset]);
-        let question = async move |db: Arc<Reader>| {
+        let query = async move |db: Arc<Reader>| {
             let key = typed(&values);
-            // Sent together. The first has no use for the limit and the offset.
+            // Both are sent together. The first ignores the limit and the offset.
             let (total, rows) = try_join!(
                 number(db.client()?, sql.count.postgres, &key),
                 listed(&db, sql.list.postgres, &key, |row| T::from_row(row)),
@@ -86,8 +86,8 @@ impl Query for PostgresStore {
             Ok(Paged { rows, total })
         };
         match tenant_id {
-            Some(tenant_id) => self.readers.read(&self.context, tenant_id, question).await,
-            None => self.readers.read_all(question).await,
+            Some(tenant_id) => self.readers.read(&self.context, tenant_id, query).await,
+            None => self.readers.read_all(query).await,
         }
     }
 }

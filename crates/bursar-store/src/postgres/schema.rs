@@ -1,5 +1,4 @@
-//! The schema of the database: a ladder of migrations, forward only, climbed when an operator says
-//! so.
+//! The schema of the database: forward-only migrations, which the operator starts.
 
 use tokio_postgres::Client;
 
@@ -15,15 +14,15 @@ const MIGRATIONS: &[Migration] = &[Migration {
     oldest_known: 1,
 }];
 
-/// A schema that an operator was told of is on stable storage.
+/// The commit is durable before `bursar db migrate` reports success.
 const BEGIN: &str = "begin; set local synchronous_commit = on";
-/// Two that change the schema at once take turns.
+/// Concurrent migrations run one after the other.
 const LOCK_SCHEMA: &str = "select pg_advisory_xact_lock(4811563087)";
 const INSERT_SERVER: &str =
     "insert into server (name, value) values ($1, $2) on conflict (name) do nothing";
 const HAS_SCHEMA: &str = "select to_regclass('server') is not null";
 
-/// What the application's role may do with each table: what is append-only is so for it too.
+/// The privileges of the application's role. Append-only tables are append-only for it too.
 const GRANTS: &[(&str, &str)] = &[
     ("select, insert", "server, usage_entries, audit"),
     ("select, insert, update", "tenants, integrations, counters"),
@@ -37,7 +36,7 @@ const GRANTS: &[(&str, &str)] = &[
     ("insert, truncate", "write_probe"),
 ];
 
-/// Reads what a database's schema is.
+/// The schema version of a database.
 pub(super) async fn status(client: &Client) -> Result<SchemaStatus, tokio_postgres::Error> {
     status_of(client, MIGRATIONS).await
 }
@@ -57,8 +56,10 @@ async fn status_of(
     Ok(SchemaStatus { found, known, oldest_known })
 }
 
-/// Brings the schema up to the newest version that this binary knows, and lets the application's
-/// role use it. What is there already stays; running it again changes nothing.
+/// Migrates the schema to the newest version that this binary knows, and grants privileges to the
+/// application's role.
+///
+/// Existing rows are kept, and running it again changes nothing.
 pub(super) async fn migrate(
     client: &Client,
     app_role: &str,
@@ -94,7 +95,7 @@ async fn migrate_to(
     Ok(after)
 }
 
-/// Ties the database to the secret key with which its keys are hashed: every node must have it.
+/// Ties the database to the secret key with which its keys are hashed. All nodes must have it.
 pub(super) async fn check_secret(
     client: &Client,
     fingerprint: &str,
@@ -107,7 +108,7 @@ pub(super) async fn check_secret(
     }
 }
 
-/// Refuses a database of another secret key; changes nothing.
+/// Refuses a database of another secret key, without changing anything.
 pub(super) async fn check_for_reading(
     client: &Client,
     fingerprint: &str,

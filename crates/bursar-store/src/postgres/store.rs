@@ -21,7 +21,7 @@ impl Store for PostgresStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let PingReply { clock: (wall, confirmations), writable } = self.readers.ping().await?;
-        self.clock.heard(wall, confirmations);
+        self.clock.observe_database(wall, confirmations);
         writable
     }
 

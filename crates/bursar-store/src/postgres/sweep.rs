@@ -84,7 +84,7 @@ impl Sweep {
         if leased.is_none() {
             return Ok(SweepWork::default());
         }
-        clock::note(client, stored).await?;
+        clock::save(client, stored).await?;
         if decidable(&state).is_err() {
             return Ok(SweepWork::default());
         }

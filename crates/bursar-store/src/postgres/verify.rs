@@ -1,4 +1,4 @@
-//! Counting the database a second time, tenant by tenant, all of one moment.
+//! Verifies the sums of a database against its entries, tenant by tenant, in one snapshot.
 
 use std::collections::HashMap;
 
@@ -16,13 +16,13 @@ use crate::rows::entry_columns::entry_columns;
 use crate::rows::rollup_columns::rollup_figures;
 use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
-/// Tenants that are looked up at once.
+/// The tenants that one statement lists.
 const TENANTS_AT_ONCE: usize = 1_000;
-/// Entries that are in memory at once.
+/// The entries that one statement reads.
 const ENTRIES_AT_ONCE: i64 = 5_000;
 
-/// Counting takes as long as it takes. Entries are read in the order of their key and never sorted,
-/// whatever the planner believes of the tenant.
+/// A verification has no time limit. Entries are read by their key and never sorted, whatever the
+/// planner's statistics are.
 const BEGIN: &str = "begin isolation level repeatable read read only; \
      set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; \
      set local enable_sort = off; set local jit = off";
@@ -37,10 +37,10 @@ const ENTRIES: &str = concat!(
     entry_columns!(entry_text_bytes),
     " from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3"
 );
-/// Call by call, whatever the planner believes of the tenant.
-const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2::uuid[]) as asked (call_key) \
+/// Looks up call by call, whatever the planner's statistics are.
+const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select call_key, entry_id from calls \
-     where tenant_id = $1 and call_key = asked.call_key limit 1) c where c.entry_id is not null";
+     where tenant_id = $1 and call_key = wanted.call_key limit 1) c where c.entry_id is not null";
 const CALLS_WITH_ENTRY: &str =
     "select count(*) from calls where tenant_id = $1 and entry_id is not null";
 const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
@@ -58,7 +58,7 @@ const ROLLUPS: &str = concat!(
     " from rollups where tenant_id = $1"
 );
 
-/// Counts everything again and compares it with what is stored.
+/// Recomputes all sums, and compares them with the stored ones.
 pub(super) async fn verify(db: &Client) -> Result<VerifyReport, StoreError> {
     tx::set(db, BEGIN, Messages::Separate).await.map_err(read_error)?;
     let (mut verified, mut after) = (VerifyReport::default(), 0);
@@ -89,7 +89,7 @@ async fn tenant(db: &Client, tenant_id: TenantId) -> Result<VerifyReport, StoreE
     Ok(recount.into_report())
 }
 
-/// Takes the labels, and compares how many of each kind there are.
+/// Reads the labels, and compares their number of each kind with the stored one.
 async fn labels(db: &Client, tenant: i64, recount: &mut Recount) -> Result<(), StoreError> {
     let mut counted: HashMap<i64, i64> = HashMap::new();
     each(db, LABELS, params![tenant], |row| {
@@ -116,7 +116,7 @@ async fn labels(db: &Client, tenant: i64, recount: &mut Recount) -> Result<(), S
     Ok(())
 }
 
-/// Counts the entries, some at a time; while the calls of some are looked up, the next are read.
+/// Recounts the entries in parts. While the calls of one part are looked up, the next part is read.
 async fn entries(db: &Client, tenant: i64, recount: &mut Recount) -> Result<(), StoreError> {
     let mut some = entries_after(db, tenant, 0).await?;
     while let Some(last) = some.last() {
@@ -141,7 +141,7 @@ async fn entries_after(
     rows(db, ENTRIES, params![tenant, after, ENTRIES_AT_ONCE], CountedEntry::read).await
 }
 
-/// The entries that the call ids of these entries lead to.
+/// The entries that the calls of these entries name.
 async fn entries_of_calls(
     db: &Client,
     tenant: i64,

@@ -90,7 +90,7 @@ impl WriterConnection for PostgresWriter {
         }
         let (wall, confirmations) = confirmed?;
         // Another connection of this server may have read the new clock first.
-        let now = self.clock.heard(wall, confirmations).now;
+        let now = self.clock.observe_database(wall, confirmations).now;
         Ok(ClockConfirmed { now, changed_micros: now.micros() - before.micros() })
     }
 

@@ -222,7 +222,7 @@ fn remove(cached: &mut HashMap<IntegrationId, CachedAccount>, hold: &Hold) -> Re
 
 /// Drops the half of the accounts that was used least recently.
 fn forget_half(cached: &mut HashMap<IntegrationId, CachedAccount>) {
-    forget_crowd(cached);
+    forget_beyond_shares(cached);
     if cached.len() <= ACCOUNTS_MAX / 2 {
         return;
     }
@@ -234,7 +234,7 @@ fn forget_half(cached: &mut HashMap<IntegrationId, CachedAccount>) {
 }
 
 /// Drops the least recently used accounts of tenants that exceed their share.
-fn forget_crowd(cached: &mut HashMap<IntegrationId, CachedAccount>) {
+fn forget_beyond_shares(cached: &mut HashMap<IntegrationId, CachedAccount>) {
     let mut of_tenants: HashMap<TenantId, Vec<(i64, IntegrationId)>> = HashMap::new();
     for (integration_id, live) in cached.iter() {
         let of_tenant = of_tenants.entry(live.account.tenant_id).or_default();

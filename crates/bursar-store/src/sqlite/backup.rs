@@ -19,7 +19,7 @@ use super::schema;
 
 /// Pages to copy between two calls of [`CopyProgress`]: 4 MiB.
 const PAGES: i32 = 1_024;
-/// Suffixes of the files that SQLite creates beside a database.
+/// The suffixes of the files that SQLite creates beside a database.
 pub(super) const COMPANIONS: &[&str] = &["-wal", "-shm", "-journal"];
 
 const COUNT_ENTRIES: &str = "select count(*) from usage_entries";
@@ -30,24 +30,24 @@ pub type CopyProgress<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
 /// What to do if the target file already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Keep it, and fail.
+pub enum ExistingTarget {
+    /// Keep the file, and fail.
     Keep,
-    /// Replace it.
+    /// Replace the file.
     Replace,
 }
 
 /// A finished and checked copy.
 #[derive(Debug)]
-pub struct BackedUp {
+pub struct BackupInfo {
     pub bytes: u64,
-    /// Entries of the ledger in the copy.
+    /// The entries of the ledger in the copy.
     pub entries: u64,
-    /// The fingerprint of the secret key that the copy's keys are hashed with.
+    /// The fingerprint of the secret key with which the copy's keys are hashed.
     pub secret_fingerprint: Option<String>,
 }
 
-/// Why a copy failed; the texts are for the operator.
+/// Why a copy failed. The operator sees the texts.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// A data file cannot be used.
@@ -55,31 +55,32 @@ pub enum CopyError {
     Open(#[from] OpenError),
     /// The file is no database of Bursar.
     #[error("{0} is not a database of bursar")]
-    Foreign(PathBuf),
+    NotBursar(PathBuf),
     /// The file is damaged.
     #[error("{path} is damaged: {what}")]
     Damaged {
         path: PathBuf,
-        /// What SQLite found.
+        /// SQLite's description of the damage.
         what: String,
     },
-    /// There is a file of that name.
+    /// The target file already exists.
     #[error("{0} already exists; add --force to replace it")]
     Exists(PathBuf),
-    /// The name is one of the database's own files.
-    #[error("{0} is a file of the database itself; choose another one")]
+    /// The target is one of the database's own files.
+    #[error("{0} is a file of the database itself; choose another file")]
     Own(PathBuf),
-    /// A file lies there that SQLite would take for a part of the new one.
-    #[error("{0} would be mixed with the file that is to be put beside it; move it away first")]
+    /// The target has a log beside it, which SQLite would apply to the new file.
+    #[error("{0} belongs to another database file; move it to another folder first")]
     LeftOver(PathBuf),
-    /// The database that is there cannot be made one whole file, so it is not touched.
+    /// The log of the existing database cannot be moved into its file.
     #[error(
-        "{path} cannot be set aside whole ({cause}); nothing was changed. If no other process \
-         reads it, move it away yourself, together with {path}-wal and {path}-shm, and try again",
+        "the log of {path} cannot be moved into the file ({cause}); nothing was changed. End the \
+         process that uses it, or move {path}, {path}-wal and {path}-shm away together, and try \
+         again",
         path = .path.display()
     )]
     NotWhole { path: PathBuf, cause: String },
-    /// Someone asked to stop.
+    /// The caller stopped the copy.
     #[error("stopped; nothing was changed")]
     Stopped,
 }
@@ -106,19 +107,19 @@ impl SqliteStore {
     pub fn backup(
         from: &Path,
         to: &Path,
-        existing: Existing,
+        existing: ExistingTarget,
         progress: CopyProgress<'_>,
-    ) -> Result<BackedUp, CopyError> {
+    ) -> Result<BackupInfo, CopyError> {
         check_target(from, to, existing)?;
         let partial = Partial::beside(to);
-        let backed_up = copy(from, &partial, progress)?;
+        let info = copy(from, &partial, progress)?;
         partial.publish(to, existing)?;
-        Ok(backed_up)
+        Ok(info)
     }
 }
 
 /// Refuses harmful target names before any work is done.
-fn check_target(from: &Path, to: &Path, existing: Existing) -> Result<(), CopyError> {
+fn check_target(from: &Path, to: &Path, existing: ExistingTarget) -> Result<(), CopyError> {
     let from = from.canonicalize().map_err(|cause| CopyError::file(from, cause))?;
     let whole = resolve(to)?;
     let own = COMPANIONS.iter().copied().chain(["", ".lock"]);
@@ -128,7 +129,7 @@ fn check_target(from: &Path, to: &Path, existing: Existing) -> Result<(), CopyEr
     if whole.is_dir() {
         return Err(CopyError::file(to, io::ErrorKind::IsADirectory.into()));
     }
-    if existing == Existing::Keep && whole.exists() {
+    if existing == ExistingTarget::Keep && whole.exists() {
         return Err(CopyError::Exists(to.to_owned()));
     }
     refuse_companions(&whole)
@@ -144,14 +145,14 @@ pub(super) fn refuse_companions(path: &Path) -> Result<(), CopyError> {
     found.map_or(Ok(()), |path| Err(CopyError::LeftOver(path)))
 }
 
-/// A path without links, of a file that need not be there.
+/// The canonical path of a file that need not exist.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, CopyError> {
     let missing = match path.canonicalize() {
         Ok(whole) => return Ok(whole),
         Err(missing) => missing,
     };
     let failed = |cause| CopyError::file(path, cause);
-    // A link to nothing leads to a disk that is not there: no place for a new file.
+    // A dangling link may lead to a disk that is not mounted, so no file is created there.
     if missing.kind() != io::ErrorKind::NotFound || path.symlink_metadata().is_ok() {
         return Err(failed(missing));
     }
@@ -161,28 +162,28 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, CopyError> {
     Ok(folder.join(name))
 }
 
-/// Copies one snapshot and looks it through; the copy is durable afterwards.
+/// Copies one snapshot and checks the copy, which is durable afterwards.
 pub(super) fn copy(
     from: &Path,
     partial: &Partial,
     progress: CopyProgress<'_>,
-) -> Result<BackedUp, CopyError> {
+) -> Result<BackupInfo, CopyError> {
     let to = partial.path.as_path();
     create_new(to).map_err(|cause| CopyError::file(to, cause))?;
     let bytes = copy_snapshot(from, to, progress)?;
     let copied = |cause| CopyError::database(to, cause);
     let connection = Connection::open(to).map_err(copied)?;
-    // The copy says of itself that it has a log; it has none, and must not be given one by whoever
-    // looks into it.
+    // The copied header selects the WAL mode. A backup is one file, so a reader of it must not
+    // create a log.
     set_mode(&connection, "delete").map_err(copied)?;
-    let backed_up = look_through(&connection, from, bytes)?;
+    let info = check_copy(&connection, from, bytes)?;
     connection.close().map_err(|(_, cause)| copied(cause))?;
     if progress(bytes, bytes).is_break() {
         return Err(CopyError::Stopped);
     }
     let sync = File::open(to).and_then(|file| file.sync_all());
     sync.map_err(|cause| CopyError::file(to, cause))?;
-    Ok(backed_up)
+    Ok(info)
 }
 
 fn create_new(path: &Path) -> io::Result<()> {
@@ -195,8 +196,8 @@ fn copy_snapshot(from: &Path, to: &Path, progress: CopyProgress<'_>) -> Result<u
     let read = |cause| CopyError::database(from, cause);
     let written = |cause| CopyError::database(to, cause);
     let source = open_reader(from).map_err(read)?;
-    // While this transaction is open, commits of others neither change the copied pages nor restart
-    // the copy. It does not block writers.
+    // While this transaction is open, other commits neither change the copied pages nor restart the
+    // copy. It does not block writers.
     let snapshot = source.unchecked_transaction().map_err(read)?;
     snapshot.query_row(BEGIN_SNAPSHOT, [], |_| Ok(())).map_err(read)?;
     let page_bytes: u32 =
@@ -224,30 +225,30 @@ fn copy_snapshot(from: &Path, to: &Path, progress: CopyProgress<'_>) -> Result<u
     }
 }
 
-/// Sets how a connection keeps its journal, and checks that it does.
+/// Sets the journal mode of a connection, and checks that it is set.
 pub(super) fn set_mode(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
     let found: String =
         connection.pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))?;
     if found == mode {
         return Ok(());
     }
-    let cause = format!("its journal stays in the mode {found}");
+    let cause = format!("the journal mode stays {found}");
     Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), Some(cause)))
 }
 
-/// Checks that a copy is whole and one of ours; what is wrong is blamed on what was copied.
-fn look_through(copy: &Connection, from: &Path, bytes: u64) -> Result<BackedUp, CopyError> {
+/// Checks that a copy is intact and a database of Bursar. Errors name the source `from`.
+fn check_copy(copy: &Connection, from: &Path, bytes: u64) -> Result<BackupInfo, CopyError> {
     let read = |cause| CopyError::database(from, cause);
-    let foreign = |_| CopyError::Foreign(from.to_owned());
+    let not_bursar = |_| CopyError::NotBursar(from.to_owned());
     let found: String =
         copy.query_row("pragma quick_check(1)", [], |row| row.get(0)).map_err(read)?;
     if found != "ok" {
         return Err(CopyError::Damaged { path: from.to_owned(), what: found });
     }
-    let entries: i64 = copy.query_row(COUNT_ENTRIES, [], |row| row.get(0)).map_err(foreign)?;
+    let entries: i64 = copy.query_row(COUNT_ENTRIES, [], |row| row.get(0)).map_err(not_bursar)?;
     let entries = u64::try_from(entries).unwrap_or_default();
-    let secret_fingerprint = schema::describe(copy, from)?.secret_fingerprint;
-    Ok(BackedUp { bytes, entries, secret_fingerprint })
+    let secret_fingerprint = schema::secret_fingerprint(copy, from)?;
+    Ok(BackupInfo { bytes, entries, secret_fingerprint })
 }
 
 /// An unfinished file, which is removed on drop unless it is published.
@@ -261,12 +262,12 @@ impl Partial {
     }
 
     /// Gives the file its name.
-    pub(super) fn publish(self, to: &Path, existing: Existing) -> Result<(), CopyError> {
+    pub(super) fn publish(self, to: &Path, existing: ExistingTarget) -> Result<(), CopyError> {
         let failed = |cause| CopyError::file(to, cause);
         match existing {
-            Existing::Replace => fs::rename(&self.path, to).map_err(failed)?,
-            // A link takes no name that another has taken meanwhile.
-            Existing::Keep => match fs::hard_link(&self.path, to) {
+            ExistingTarget::Replace => fs::rename(&self.path, to).map_err(failed)?,
+            // Unlike a rename, a link fails if the file was created meanwhile.
+            ExistingTarget::Keep => match fs::hard_link(&self.path, to) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     return Err(CopyError::Exists(to.to_owned()));
@@ -285,7 +286,7 @@ impl Drop for Partial {
     fn drop(&mut self) {
         let endings = COMPANIONS.iter().copied().chain([""]);
         for path in endings.map(|ending| beside(&self.path, ending)) {
-            // Most of them were never there.
+            // Most of them do not exist.
             let _ = fs::remove_file(path);
         }
     }

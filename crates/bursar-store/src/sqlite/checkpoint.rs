@@ -1,15 +1,9 @@
-//! Moves the write-ahead log into the data file while the writer goes on.
+//! Moves the write-ahead log into the data file while the writer continues.
 //!
-//! A thread copies the pages of the log in passes (`wal_checkpoint(passive)`). Under a busy writer such
-//! a pass never comes to the end of the log, so that the log would grow for ever. Therefore the writer
-//! makes the last pass, between two of its transactions: it copies the few pages that are left, and its
-//! next transaction begins the log anew.
-//!
-//! A page that counts as copied must be on stable storage before its log begins anew. SQLite syncs the
-//! data file only after a pass that comes to the end, so each pass is followed by a sync of its own. A
-//! read of the log is open around both, because the log of an open read does not begin anew. If the copy
-//! or the sync fails, that read stays open: the system may have dropped pages, a second sync would not
-//! tell, and only the next start copies all of the log again.
+//! A thread copies the pages of the log in passes (see [`log_copier`](super::log_copier)). While the
+//! writer is busy, such a pass never reaches the end of the log, so the log would grow without
+//! bound. Therefore the writer makes the last pass itself, between two transactions: it copies the
+//! few remaining pages, and its next transaction restarts the log.
 
 use std::fs::File;
 use std::path::Path;
@@ -26,63 +20,63 @@ use super::held_reads::HeldReads;
 use super::log_copier::{LogCopier, MEASURE, Pass, Progress, checkpoint, empty_log};
 use super::snapshots::Snapshots;
 use crate::memory::{Caches, PAGE};
-
-/// How long the writer waits between two transactions for a pass that falls behind.
+/// How long the writer waits between two transactions for a pass that is too slow.
 const BRAKE_MAX: Duration = Duration::from_millis(250);
 
-/// Lengths of the log, in pages.
+/// Thresholds for the length of the log, in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lengths {
-    /// What a pass copies. A shorter one copies pages that change often more often; a longer one has a
-    /// longer sync, which slows commits down.
+    /// The pages that start a pass. With fewer, pages that change often are copied more often; with
+    /// more, the sync takes longer and slows commits down.
     pass: i64,
-    /// From here on the log is to begin anew.
+    /// At this length the log should restart.
     full: i64,
-    /// From here on the writer waits for passes, and new reads for those that run.
+    /// At this length the writer waits for passes, and new reads wait for the running ones.
     overfull: i64,
 }
 
 impl Lengths {
-    /// Those of a log that begins anew after so many pages.
+    /// The thresholds for a log that should restart after `full` pages.
     pub(super) fn of(full: i64) -> Self {
         Self { pass: full / 4, full, overfull: full * 4 }
     }
 
-    /// Those for the memory that this process may take.
+    /// The thresholds for the memory of this process.
     pub(super) fn fitting() -> Self {
         Self::of(Caches::fitting().log_pages)
     }
 
-    /// The size to which the file of a longer log is cut when the log begins anew.
+    /// The size to which the file of a longer log is truncated when the log restarts.
     pub(super) fn kept_bytes(self) -> i64 {
         self.overfull.saturating_mul(PAGE)
     }
 }
 
-/// What the thread is at.
+/// What the thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
-    /// Nothing, and the writer made the last pass after the one before.
+    /// Idle, before the next pass.
     Resting,
-    /// A pass that was asked for.
+    /// A requested pass is due or running.
     Copying,
-    /// Nothing; a pass has come as far as it could.
+    /// Idle after a pass; the writer has not made the last pass yet.
     Copied {
-        /// Whether it copied all that was there when it began.
+        /// Whether the pass copied everything that was in the log when it began.
         kept_up: bool,
     },
+    /// The thread has ended, so the writer copies the log.
     Ended,
 }
 
 struct State {
     work: Work,
     is_stopped: bool,
-    /// Before this a further pass would come no further.
+    /// No pass is made before this instant, because the last one made no progress.
     rests_until: Instant,
 }
 
 impl State {
-    /// Whether a further pass is to leave less for the last one.
+    /// Whether another pass should reduce what is left for the last one.
     fn is_shrinking(&self, is_full: bool) -> bool {
         is_full && matches!(self.work, Work::Copied { .. })
     }
@@ -94,7 +88,7 @@ struct Shared {
     copier: Mutex<LogCopier>,
 }
 
-/// What copies the log, as the writer sees it.
+/// The writer's side of the copying of the log.
 pub(super) struct Checkpointer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -102,13 +96,14 @@ pub(super) struct Checkpointer {
     reads: HeldReads,
     /// Whether the log is kept until the next start.
     is_kept: Arc<AtomicBool>,
-    /// Whether that the log cannot be measured was told.
-    is_blind: bool,
+    /// Whether the last measurement failed, which was logged.
+    measure_failed: bool,
 }
 
 impl Checkpointer {
-    /// Starts the thread. Without one the writer copies the log itself. It is told in `is_kept` when
-    /// the log is kept until the next start.
+    /// Starts the thread; if that fails, the writer copies the log itself.
+    ///
+    /// The copier sets `is_kept` when the log must be kept until the next start.
     pub(super) fn start(
         path: &Path,
         (data_file, snapshots): (Arc<File>, Arc<Snapshots>),
@@ -125,18 +120,18 @@ impl Checkpointer {
             .spawn(move || work(&of_thread));
         let thread = thread.inspect_err(|error| {
             shared.state.lock().work = Work::Ended;
-            tracing::warn!(%error, "no thread copies the log; the writer does it itself");
+            tracing::warn!(%error, "cannot start the thread that copies the log; the writer copies it");
         });
         let reads = HeldReads { snapshots, until: None, rests_until: None };
-        Self { shared, thread: thread.ok(), lengths, reads, is_kept, is_blind: false }
+        Self { shared, thread: thread.ok(), lengths, reads, is_kept, measure_failed: false }
     }
 
-    /// Looks after the log; for the writer between two of its transactions.
-    pub(super) fn tend(&mut self, writer: &Connection) {
+    /// Requests or makes a pass if one is due. The writer calls this between two transactions.
+    pub(super) fn between_transactions(&mut self, writer: &Connection) {
         let Lengths { pass, full, overfull } = self.lengths;
         let Some(mut log) = self.measure(writer) else { return };
         let is_kept = self.is_kept.load(Ordering::Relaxed);
-        self.reads.tend(log.pages >= overfull && !is_kept);
+        self.reads.update(log.pages >= overfull && !is_kept);
         if is_kept || log.left() == 0 || log.left() < pass && log.pages < full {
             return;
         }
@@ -149,13 +144,12 @@ impl Checkpointer {
         }
         let may_begin = self.reads.are_held() || Instant::now() >= state.rests_until;
         let is_last = match state.work {
-            // After a pass that kept up there is only what was written during it. A further pass leaves
-            // less, but never less than a transaction, which can be large.
+            // A pass that kept up leaves only what was written during it. Another pass leaves less,
+            // but never less than one transaction, which can be large.
             Work::Copied { kept_up } => {
                 let few = if log.pages < 2 * full { pass / 2 } else { 2 * pass };
                 log.pages >= full && (log.left() <= few || kept_up && log.pages >= overfull)
             }
-            // Nobody else does it.
             Work::Ended => log.left() >= full && may_begin,
             Work::Resting => false,
             Work::Copying => return,
@@ -165,7 +159,7 @@ impl Checkpointer {
                 state.work = Work::Resting;
             }
             drop(state);
-            // What fails is told and made again.
+            // The copier logs an error, and a later pass retries.
             let _ = self.copy();
         } else if (log.left() >= pass || state.is_shrinking(log.pages >= full))
             && state.work != Work::Ended
@@ -176,38 +170,41 @@ impl Checkpointer {
         }
     }
 
-    /// The same when no transaction waits: a log that grew much too long is cut as well.
+    /// The same when no transaction waits; a log that grew much too long is also truncated.
     pub(super) fn idle(&mut self, writer: &Connection) {
-        self.tend(writer);
+        self.between_transactions(writer);
         let Some(log) = self.measure_quietly(writer) else { return };
         if log.pages >= self.lengths.overfull && log.left() == 0 {
             self.empty(writer);
             let after = self.measure_quietly(writer);
-            self.reads.tend(after.is_none_or(|log| log.pages >= self.lengths.overfull));
+            self.reads.update(after.is_none_or(|log| log.pages >= self.lengths.overfull));
         }
     }
 
     fn measure(&mut self, writer: &Connection) -> Option<Progress> {
         match checkpoint(writer, MEASURE) {
             Ok(log) => {
-                self.is_blind = false;
+                self.measure_failed = false;
                 Some(log)
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.is_blind, true) {
-                    tracing::error!(%error, "the log cannot be measured, and may grow");
+                if !std::mem::replace(&mut self.measure_failed, true) {
+                    tracing::error!(
+                        %error,
+                        "the length of the write-ahead log cannot be read; the log may grow"
+                    );
                 }
                 None
             }
         }
     }
 
-    /// The same where an error is told by the next one.
+    /// Measures the log without logging an error; the next [`measure`](Self::measure) logs it.
     fn measure_quietly(&self, writer: &Connection) -> Option<Progress> {
         checkpoint(writer, MEASURE).ok()
     }
 
-    /// Makes a pass on the writer's thread, while no other one is made.
+    /// Makes a pass on the writer's thread, after any running pass.
     fn copy(&self) -> rusqlite::Result<Pass> {
         let mut copier = self.shared.copier.lock();
         let pass = copier.copy();
@@ -215,37 +212,38 @@ impl Checkpointer {
         pass
     }
 
-    /// Moves all of the log into the file and cuts it, as far as readers allow at once.
+    /// Moves the whole log into the file and truncates it, as far as readers allow without a wait.
     pub(super) fn empty(&self, writer: &Connection) {
         if let Err(error) = self.try_empty(writer) {
-            tracing::warn!(%error, "the log was not moved into the file");
+            tracing::warn!(%error, "the write-ahead log was not moved into the data file");
         }
     }
 
-    /// The same, and answers what failed; that the log is kept until the next start is no error.
+    /// The same, but returns the error. A log that is kept until the next start is no error.
     pub(super) fn try_empty(&self, writer: &Connection) -> rusqlite::Result<()> {
-        self.settle();
-        // Whatever is copied is copied there, so that nothing is left to copy for the command that cuts.
+        self.wait_for_pass();
+        // The copier's pass syncs what it copies, so the truncating command must have nothing left
+        // to copy.
         if self.copy()?.is_whole {
-            impatiently(writer, empty_log)?;
+            without_waiting(writer, empty_log)?;
         }
         Ok(())
     }
 
-    /// Waits for the pass that is being made; none begins before the writer tends the log again.
-    fn settle(&self) {
+    /// Waits for the running pass. The next one begins only when the writer requests it.
+    fn wait_for_pass(&self) {
         let mut state = self.shared.state.lock();
         self.shared.changed.wait_while(&mut state, |state| state.work == Work::Copying);
     }
 
-    /// Closes what passes are made with, so that the writer is the last one that closes the file.
+    /// Closes the connections of the copier, so that the writer is the last to close the file.
     pub(super) fn close(&self) {
         self.shared.copier.lock().connections = None;
     }
 
-    /// Ends the thread. Whether all that counts as copied is on stable storage.
+    /// Ends the thread, and returns whether all pages that count as copied are on stable storage.
     pub(super) fn stop(&mut self) -> bool {
-        self.settle();
+        self.wait_for_pass();
         self.shared.state.lock().is_stopped = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
@@ -255,8 +253,8 @@ impl Checkpointer {
     }
 }
 
-/// Runs something that waits for no other connection.
-fn impatiently<T>(
+/// Runs `body` with a busy timeout of zero.
+fn without_waiting<T>(
     connection: &Connection,
     body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
@@ -266,7 +264,7 @@ fn impatiently<T>(
     result
 }
 
-/// Tells the writer when the thread ends, however it ends.
+/// Marks the thread as ended on drop, also after a panic.
 struct EndOnExit<'a>(&'a Shared);
 
 impl Drop for EndOnExit<'_> {
@@ -276,7 +274,7 @@ impl Drop for EndOnExit<'_> {
     }
 }
 
-/// The thread: a pass whenever the writer asks for one.
+/// The thread's loop: makes the passes that the writer requests.
 fn work(shared: &Shared) {
     let _end = EndOnExit(shared);
     loop {
@@ -290,7 +288,7 @@ fn work(shared: &Shared) {
         let mut copier = shared.copier.lock();
         let work = match copier.copy() {
             Ok(pass) => Work::Copied { kept_up: pass.kept_up },
-            Err(_told) => Work::Resting,
+            Err(_logged) => Work::Resting,
         };
         let rests_until = copier.retry.at;
         drop(copier);

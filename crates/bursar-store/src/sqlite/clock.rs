@@ -1,6 +1,6 @@
 //! The clock's row in the data file.
 //!
-//! It ensures that a restart neither goes back in time nor undoes an operator's confirmation.
+//! With it, a restart neither goes back in time nor undoes an operator's confirmation.
 
 use bursar_core::{ClockMark, ClockState, Timestamp};
 use rusqlite::{Connection, params};
@@ -18,34 +18,35 @@ const MAX_ENTRY_ID: &str = "select coalesce(max(entry_id), 0) from usage_entries
 const MAX_AUDIT_ID: &str = "select coalesce(max(audit_id), 0) from audit";
 const MAX_LAST_AT: &str = "select coalesce(max(last_at), 0) from counters";
 
-/// How far Bursar's time and the wall clock may differ without being noted in the file.
-const APART_MICROS: i64 = 1_000_000;
-/// How often the note is renewed while they differ.
-const NOTE_EVERY_MICROS: i64 = 10_000_000;
+/// Bursar's time and the wall clock are saved if they differ by at least this much.
+const SAVE_DIFFERENCE_MICROS: i64 = 1_000_000;
+/// How often they are saved again while they differ.
+const SAVE_EVERY_MICROS: i64 = 10_000_000;
 
-/// The state of the clock that a start finds in the file.
-pub(super) struct Found {
+/// The state of the clock at a start.
+pub(super) struct StartClock {
     /// The last process's time and its wall clock, if they differed.
     pub(super) mark: ClockMark,
     /// The instant of the last decision.
     pub(super) floor: Timestamp,
     /// A number larger than all ids.
     pub(super) next_number: i64,
-    pub(super) noted: Noted,
+    pub(super) saved: SavedClock,
 }
 
-/// What the file says of the clock.
+/// The content of the clock's row.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Noted {
-    /// Bursar's time and the wall clock, if they are noted as being apart.
+pub(super) struct SavedClock {
+    /// Bursar's time and the wall clock, if they are saved as different.
     mark: Option<ClockMark>,
-    /// The end of a time that an operator took back. Until the time has passed it, stored instants
-    /// and ids may be of that time, and say nothing about the present one.
+    /// The latest instant before an operator set Bursar's time back.
+    ///
+    /// Until the time has passed it again, stored instants and ids can be later than the present.
     taken_back_until: Option<i64>,
 }
 
 /// Reads the state of the clock at a start.
-pub(super) fn read(connection: &Connection) -> rusqlite::Result<Found> {
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<StartClock> {
     let max = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let (now_at, wall_at, taken_back_until): (i64, i64, Option<i64>) =
         connection
@@ -56,18 +57,19 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Found> {
     let instant = |micros| Timestamp::from_micros(micros).unwrap_or(Timestamp::MIN);
     let mark = ClockMark { now: instant(now_at), wall: instant(wall_at) };
     let floor = if taken_back_until.is_some() { Timestamp::MIN } else { instant(last_instant) };
-    Ok(Found {
+    Ok(StartClock {
         mark,
         floor,
         next_number: last_id.max(taken_back_until.unwrap_or(0)) + 1,
-        noted: Noted { mark: (now_at > 0).then_some(mark), taken_back_until },
+        saved: SavedClock { mark: (now_at > 0).then_some(mark), taken_back_until },
     })
 }
 
-impl Noted {
-    /// Notes in the file how Bursar's time and the wall clock are apart, now and then while they
-    /// are; an idle server whose clock is right writes nothing. No id has `next_number` yet.
-    pub(super) fn note(
+impl SavedClock {
+    /// Saves Bursar's time and the wall clock from time to time while they differ.
+    ///
+    /// If they agree, nothing is written. `next_number` is larger than all ids.
+    pub(super) fn save_if_due(
         &mut self,
         connection: &Connection,
         clock: &StoreClock,
@@ -75,23 +77,23 @@ impl Noted {
     ) -> Result<(), StoreError> {
         let ClockState { now, wall, .. } = clock.state();
         let mark = ClockMark { now, wall };
-        let Self { mark: noted, taken_back_until } = *self;
+        let Self { mark: saved, taken_back_until } = *self;
         let now = mark.now.micros();
         let is_over = |until: i64| now > until.max(next_number);
         let taken_back_until = taken_back_until.filter(|until| !is_over(*until));
-        let apart = (now - mark.wall.micros()).abs() >= APART_MICROS;
-        let is_noted = apart || taken_back_until.is_some();
-        let is_due = match noted {
-            Some(noted) => (now - noted.now.micros()).abs() >= NOTE_EVERY_MICROS || !is_noted,
-            None => is_noted,
+        let differs = (now - mark.wall.micros()).abs() >= SAVE_DIFFERENCE_MICROS;
+        let is_needed = differs || taken_back_until.is_some();
+        let is_due = match saved {
+            Some(saved) => (now - saved.now.micros()).abs() >= SAVE_EVERY_MICROS || !is_needed,
+            None => is_needed,
         };
         if is_due || taken_back_until != self.taken_back_until {
-            self.write(connection, is_noted.then_some(mark), taken_back_until)?;
+            self.write(connection, is_needed.then_some(mark), taken_back_until)?;
         }
         Ok(())
     }
 
-    /// Takes the wall clock for right: first in the file, then in memory.
+    /// Adopts the wall clock's time: first in the file, then in memory.
     pub(super) fn confirm(
         &mut self,
         connection: &Connection,

@@ -1,4 +1,4 @@
-//! Rows of the control plane: read by writer and readers alike, written by the writer.
+//! The transactions of the control plane in SQLite.
 
 use bursar_core::{Integration, IntegrationId, KeyId, TenantId, TenantLifecycle, Timestamp};
 
@@ -51,7 +51,7 @@ impl ControlTx for SqliteWriter {
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],
     ) -> Result<(), StoreError> {
-        keys::stamp(&self.connection, tenant_id, uses)
+        keys::set_last_used(&self.connection, tenant_id, uses)
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! Pages of the list of days and integrations.
+//! Usage by day and integration, in pages.
 //!
 //! An index has days and integrations in the order of the list, so that rows before the page, and
 //! rows that are only counted, are skipped without reading their sums.
@@ -19,19 +19,19 @@ use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::rollup_columns::rollup_figures;
 
-const LIST_PLACES: &str = "select start, integration_id from rollups indexed by rollups_by_day \
+const LIST_POSITIONS: &str = "select start, integration_id from rollups indexed by rollups_by_day \
      where tenant_id = :tenant and grain = 2 and start between :first and :last \
      and (start, integration_id) > (:after_day, :after_integration) \
      group by start, integration_id order by start, integration_id limit :limit offset :offset";
-const LIST_PLACES_OF: &str = "select start, integration_id from rollups \
+const LIST_POSITIONS_OF: &str = "select start, integration_id from rollups \
      where tenant_id = :tenant and integration_id = :integration and grain = 2 \
      and start between :first and :last \
      and (start, integration_id) > (:after_day, :after_integration) \
      group by start order by start limit :limit offset :offset";
-const COUNT_PLACES: &str = "select count(*) from (select 1 from rollups indexed by rollups_by_day \
+const COUNT_POSITIONS: &str = "select count(*) from (select 1 from rollups indexed by rollups_by_day \
      where tenant_id = :tenant and grain = 2 and start between :first and :last \
      group by start, integration_id limit :limit)";
-const COUNT_PLACES_OF: &str = "select count(*) from (select 1 from rollups \
+const COUNT_POSITIONS_OF: &str = "select count(*) from (select 1 from rollups \
      where tenant_id = :tenant and integration_id = :integration and grain = 2 \
      and start between :first and :last group by start limit :limit)";
 const LIST_SUMS: &str = concat!(
@@ -67,11 +67,12 @@ pub(super) fn usage_by_day(
     filter: DayFilter,
     page: Page,
 ) -> Result<DayPage, StoreError> {
-    let (limit, places) = (page.limit as usize, places(db, tenant_id, &filter, page)?);
+    let (limit, positions) = (page.limit as usize, positions(db, tenant_id, &filter, page)?);
     let total = DayPage::total_of(count(db, tenant_id, &filter)?);
     // One row more than requested tells whether there is a next page.
-    let next = places.get(limit).and(limit.checked_sub(1)).and_then(|at| places.get(at)).copied();
-    let shown = places.get(..limit).unwrap_or(&places);
+    let next =
+        positions.get(limit).and(limit.checked_sub(1)).and_then(|at| positions.get(at)).copied();
+    let shown = positions.get(..limit).unwrap_or(&positions);
     let (Some(first), Some(last)) = (shown.first(), shown.last()) else {
         return Ok(DayPage { rows: Vec::new(), next, total });
     };
@@ -80,7 +81,7 @@ pub(super) fn usage_by_day(
 }
 
 /// Runs the statement for all integrations, or the one for a single integration.
-fn ask(
+fn select(
     db: &Snapshot<'_>,
     (of_all, of_one): (&str, &str),
     (only, values): (Option<IntegrationId>, &[(&'static str, i64)]),
@@ -99,7 +100,7 @@ fn ask(
 }
 
 /// The positions of a page's rows, and of the row after it.
-fn places(
+fn positions(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: &DayFilter,
@@ -116,12 +117,12 @@ fn places(
         (":limit", i64::from(page.limit) + 1),
         (":offset", page.offset.into()),
     ];
-    let mut places = Vec::new();
-    ask(db, (LIST_PLACES, LIST_PLACES_OF), (filter.integration_id, &values), |row| {
-        places.push(decode::day_position(row)?);
+    let mut positions = Vec::new();
+    select(db, (LIST_POSITIONS, LIST_POSITIONS_OF), (filter.integration_id, &values), |row| {
+        positions.push(decode::day_position(row)?);
         Ok(())
     })?;
-    Ok(places)
+    Ok(positions)
 }
 
 /// The number of all rows, up to the limit of counting.
@@ -133,7 +134,7 @@ fn count(db: &Snapshot<'_>, tenant_id: TenantId, filter: &DayFilter) -> Result<i
         (":limit", DAYS_COUNTED_MAX + 1),
     ];
     let mut counted = 0;
-    ask(db, (COUNT_PLACES, COUNT_PLACES_OF), (filter.integration_id, &values), |row| {
+    select(db, (COUNT_POSITIONS, COUNT_POSITIONS_OF), (filter.integration_id, &values), |row| {
         counted = row.int(0)?;
         Ok(())
     })?;
@@ -157,6 +158,6 @@ fn sums(
         values.push((":last_integration", last.integration_id.number()));
     }
     let mut sums = DaySums::new(db.memory());
-    ask(db, (LIST_SUMS, LIST_SUMS_OF), (only, &values), |row| sums.add(row))?;
+    select(db, (LIST_SUMS, LIST_SUMS_OF), (only, &values), |row| sums.add(row))?;
     Ok(sums.into_usage())
 }

@@ -13,24 +13,24 @@ pub enum OpenError {
     /// Another process uses the file.
     #[error("{0} is in use by another bursar process; stop it, or choose another data folder")]
     InUse(PathBuf),
-    /// The file cannot be opened, read or made.
+    /// The file cannot be opened, read or created.
     #[error("cannot open {path}: {cause}")]
     File {
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         cause: std::io::Error,
     },
-    /// Another process reads what an earlier server left in the log.
+    /// Another process reads the log that an earlier server left behind.
     #[error(
-        "another process reads {0}, so its log cannot be moved into the file: end it (a backup or a \
-         check, say), and start again"
+        "another process reads {0}, so its log cannot be moved into the file: end that process (for \
+         example `bursar db backup` or `bursar db verify`), and start again"
     )]
     ReadByAnother(PathBuf),
-    /// SQLite does not accept it.
+    /// SQLite does not accept the file.
     #[error("cannot use {path} as a database: {cause}")]
     Database {
         path: PathBuf,
-        /// What SQLite said.
+        /// The error of SQLite.
         cause: rusqlite::Error,
     },
     /// A newer server changed the schema in an incompatible way.
@@ -42,8 +42,8 @@ pub enum OpenError {
         /// The newest schema that this binary knows.
         known: u32,
     },
-    /// No server was started on it.
-    #[error("{0} has no schema: start a server on it once")]
+    /// No server was started with the file yet.
+    #[error("{0} has no schema yet: start a server with it first")]
     NoSchema(PathBuf),
     /// The keys in the file were hashed with another secret key.
     #[error(
@@ -89,13 +89,14 @@ pub(super) fn store_error(error: rusqlite::Error) -> StoreError {
 
 /// Whether a sum of an aggregate left 64 bits.
 fn is_overflow(error: &rusqlite::Error) -> bool {
-    let rusqlite::Error::SqliteFailure(_, said) = error else { return false };
-    said.as_deref() == Some("integer overflow")
+    let rusqlite::Error::SqliteFailure(_, message) = error else { return false };
+    message.as_deref() == Some("integer overflow")
 }
 
-/// What an error means of a statement that adds to a figure: a sum that leaves 64 bits becomes a
-/// number with a point, which the column refuses. Of any other statement that is a fault in the
-/// server.
+/// Converts an error of a statement that adds to a figure.
+///
+/// SQLite turns a sum beyond 64 bits into a floating-point number, which the column refuses. In any
+/// other statement, a value of a wrong type is a fault in the server.
 pub(super) fn sum_error(error: rusqlite::Error, figure: &'static str) -> StoreError {
     let code = error.sqlite_error().map(|error| error.extended_code);
     if code == Some(ffi::SQLITE_CONSTRAINT_DATATYPE) {
@@ -104,8 +105,8 @@ pub(super) fn sum_error(error: rusqlite::Error, figure: &'static str) -> StoreEr
     store_error(error)
 }
 
-/// The ways in which a disk fails to write. One that fails to read may take writes all the same.
-const OF_WRITES: [i32; 8] = [
+/// The I/O errors of writes. A disk that fails to read may still accept writes.
+const WRITE_ERRORS: [i32; 8] = [
     ffi::SQLITE_IOERR_WRITE,
     ffi::SQLITE_IOERR_FSYNC,
     ffi::SQLITE_IOERR_DIR_FSYNC,
@@ -116,7 +117,7 @@ const OF_WRITES: [i32; 8] = [
     ffi::SQLITE_IOERR_SHMMAP,
 ];
 
-/// Why the next write will fail as well, if it will.
+/// The reason for which the next write will fail too; `None` if it may succeed.
 fn not_writable(code: ErrorCode, error: &rusqlite::Error) -> Option<NotWritable> {
     if code == ErrorCode::DiskFull {
         return Some(NotWritable::DiskFull);
@@ -124,7 +125,8 @@ fn not_writable(code: ErrorCode, error: &rusqlite::Error) -> Option<NotWritable>
     if code == ErrorCode::ReadOnly {
         return Some(NotWritable::ReadOnly);
     }
-    let is_of_write = error.sqlite_error().is_some_and(|of| OF_WRITES.contains(&of.extended_code));
+    let is_of_write =
+        error.sqlite_error().is_some_and(|of| WRITE_ERRORS.contains(&of.extended_code));
     is_of_write.then_some(NotWritable::DiskFailing)
 }
 
@@ -142,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_fails_to_write_is_in_doubt_and_one_that_fails_to_read_is_not() {
-        for code in OF_WRITES {
+    fn only_a_failed_write_marks_the_disk_as_failing() {
+        for code in WRITE_ERRORS {
             assert_eq!(reason(code), Some(NotWritable::DiskFailing), "{code}");
         }
         assert_eq!(reason(ffi::SQLITE_FULL), Some(NotWritable::DiskFull));
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_a_wrong_type_is_a_sum_that_is_too_large_only_where_something_is_added() {
+    fn a_wrong_type_means_an_overflow_only_in_an_addition() {
         let wrong = ffi::Error::new(ffi::SQLITE_CONSTRAINT_DATATYPE);
         let error = || rusqlite::Error::SqliteFailure(wrong, None);
         let added = sum_error(error(), "calls");
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_a_read_does_not_doubt_writes() {
+    fn an_error_of_a_read_says_nothing_about_writes() {
         let full = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None);
         let read = store_error(full).into_read_error();
         assert!(matches!(read, StoreError::Unavailable(_)), "{read:?}");

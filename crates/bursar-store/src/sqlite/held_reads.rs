@@ -1,25 +1,25 @@
-//! When the reads of this process are held back, so that the log can begin anew.
+//! Holds back the reads of this process, so that the log can restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::snapshots::Snapshots;
 
-/// How long new reads are held back so that a log which is too long can begin anew.
+/// The limit on holding back new reads for a log that is too long.
 const HOLD_MAX: Duration = Duration::from_secs(5);
-/// The same from when no read of this process runs any more.
-const HOLD_IN_VAIN_MAX: Duration = Duration::from_millis(300);
-/// How long reads are not held back again after that did not help.
+/// The limit once no read of this process is running.
+const IDLE_HOLD_MAX: Duration = Duration::from_millis(300);
+/// The pause before reads are held back again, if the first time did not help.
 const HOLD_EVERY: Duration = Duration::from_secs(60);
-/// The same when no read of this process was in the way: then another process reads the log.
-const HOLD_IN_VAIN_EVERY: Duration = Duration::from_secs(600);
+/// The pause if no read of this process was running, so that another process reads the log.
+const IDLE_HOLD_EVERY: Duration = Duration::from_secs(600);
 
-/// The reads of this process that are held back so that the log can begin anew.
+/// Decides when new reads are held back.
 pub(super) struct HeldReads {
     pub(super) snapshots: Arc<Snapshots>,
-    /// Until when they are.
+    /// The end of the current hold.
     pub(super) until: Option<Instant>,
-    /// Until when they are not held back again.
+    /// The earliest instant of the next hold.
     pub(super) rests_until: Option<Instant>,
 }
 
@@ -28,8 +28,8 @@ impl HeldReads {
         self.until.is_some()
     }
 
-    /// Holds reads back while the log is much too long, as far as that can help.
-    pub(super) fn tend(&mut self, is_overfull: bool) {
+    /// Holds back reads while the log is much too long, if that can help.
+    pub(super) fn update(&mut self, is_overfull: bool) {
         if !is_overfull {
             if self.until.take().is_some() {
                 self.snapshots.release();
@@ -40,12 +40,12 @@ impl HeldReads {
         let (now, are_none) = (Instant::now(), self.snapshots.are_none());
         match self.until {
             Some(until) if now >= until => {
-                let pause = if are_none { HOLD_IN_VAIN_EVERY } else { HOLD_EVERY };
+                let pause = if are_none { IDLE_HOLD_EVERY } else { HOLD_EVERY };
                 (self.until, self.rests_until) = (None, Some(now + pause));
                 self.snapshots.release();
             }
-            Some(until) if are_none && now + HOLD_IN_VAIN_MAX < until => {
-                self.hold(now + HOLD_IN_VAIN_MAX);
+            Some(until) if are_none && now + IDLE_HOLD_MAX < until => {
+                self.hold(now + IDLE_HOLD_MAX);
             }
             Some(_) => {}
             None if !are_none && self.rests_until.is_none_or(|until| now >= until) => {

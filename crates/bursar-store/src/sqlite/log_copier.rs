@@ -1,4 +1,11 @@
-//! Copies the write-ahead log into the data file, pass by pass.
+//! Copies the write-ahead log into the data file, in passes (`wal_checkpoint(passive)`).
+//!
+//! Pages that count as copied must be on stable storage before the log restarts. SQLite syncs the
+//! data file only after a pass that reaches the end of the log, so each pass here has its own sync.
+//! A read of the log stays open around both, because SQLite does not restart a log that is being
+//! read. If the copy or the sync fails, that read stays open until the process ends: the system may
+//! have dropped pages without an error from a second sync, and only the next start copies the whole
+//! log again.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,21 +20,21 @@ use super::connect::{open_reader, open_writable};
 
 pub(super) const MEASURE: &str = "pragma wal_checkpoint(noop)";
 const COPY: &str = "pragma wal_checkpoint(passive)";
-/// Opens the log, and in a transaction keeps a read of it open.
+/// Opens the log. In a transaction, it begins a read of the log.
 const BEGIN_SNAPSHOT: &str = "select count(*) from sqlite_schema";
 
-/// How long after a pass that came no further the next one comes, at first and at last.
+/// The first and the longest pause after a pass that made no progress.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// How far the log is copied.
+/// The length of the log, and how far it is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Whether another process stood in the way.
+    /// Whether another process blocked the checkpoint.
     pub(super) is_blocked: bool,
     /// Pages in the log.
     pub(super) pages: i64,
-    /// Those of them that are in the data file.
+    /// Pages of the log that are copied into the data file.
     pub(super) copied: i64,
 }
 
@@ -44,13 +51,14 @@ pub(super) fn checkpoint(connection: &Connection, sql: &str) -> rusqlite::Result
     })
 }
 
-/// Moves the log into the file and cuts it, unless readers or other processes are in the way. Whether
-/// it did.
+/// Moves the log into the file and truncates it.
+///
+/// Returns `false` if readers or other processes prevented that.
 pub(super) fn empty_log(writer: &Connection) -> rusqlite::Result<bool> {
     checkpoint(writer, "pragma wal_checkpoint(truncate)").map(|log| !log.is_blocked)
 }
 
-/// When to try again what was in vain.
+/// When the next pass may be made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     pub(super) at: Instant,
@@ -70,35 +78,37 @@ impl Retry {
     }
 }
 
-/// How far a pass came.
+/// The result of a pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pass {
-    /// Whether it copied all that was there when it began.
+    /// Whether it copied everything that was in the log when it began.
     pub(super) kept_up: bool,
     /// Whether nothing was left at its end.
     pub(super) is_whole: bool,
 }
 
-/// What passes are made with.
+/// Makes passes.
 pub(super) struct LogCopier {
     path: PathBuf,
-    /// Opened with the first pass, and anew after an error.
+    /// Opened by the first pass, and again after an error.
     pub(super) connections: Option<Connections>,
-    /// How far the pass before came.
+    /// The pages that were copied after the last pass.
     copied: i64,
     pub(super) retry: Retry,
-    /// Whether that passes fail was told.
+    /// Whether the last pass failed, which was logged.
     is_failing: bool,
     /// Whether a copy or a sync failed, so that the log is kept until the next start.
     is_kept: Arc<AtomicBool>,
-    /// Syncs the data file. While SQLite has the file open in this process it must not be closed: the
-    /// system would drop the locks of every connection. Fields are dropped in their order.
+    /// The data file, for syncs.
+    ///
+    /// It must not be closed while SQLite has the file open in this process, because the system
+    /// would drop the locks of all connections. It is the last field, so it is dropped last.
     data_file: Arc<File>,
 }
 
 pub(super) struct Connections {
     copying: Connection,
-    /// Keeps the log from beginning anew while it reads.
+    /// Prevents a restart of the log while it reads.
     reading: Connection,
 }
 
@@ -116,8 +126,9 @@ impl LogCopier {
         Self { path, connections: None, copied: 0, retry, is_failing: false, is_kept, data_file }
     }
 
-    /// Makes a pass: copies what was committed before it, as far as readers allow, and syncs it. While
-    /// the log is kept until the next start it does nothing.
+    /// Makes a pass: copies what was committed before, as far as readers allow, and syncs it.
+    ///
+    /// Once the log is kept until the next start, this does nothing.
     pub(super) fn copy(&mut self) -> rusqlite::Result<Pass> {
         let (log, before) = match self.run_pass() {
             Ok(Some(passed)) => passed,
@@ -126,28 +137,29 @@ impl LogCopier {
                 self.connections = None;
                 self.retry.put_off();
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    let message =
-                        "the log is not moved into the data file, and grows; trying again";
-                    tracing::error!(%error, message);
+                    tracing::error!(
+                        %error,
+                        "the write-ahead log cannot be moved into the data file, and grows; retrying"
+                    );
                 }
                 return Err(error);
             }
         };
         let is_whole = !log.is_blocked && log.left() == 0;
         if !is_whole && log.copied == self.copied {
-            // A reader stands in the way.
+            // A reader blocks the copy.
             self.retry.put_off();
         } else {
             self.retry = Retry::default();
         }
         self.copied = log.copied;
         if std::mem::take(&mut self.is_failing) {
-            tracing::info!("the log is moved into the data file again");
+            tracing::info!("the write-ahead log is moved into the data file again");
         }
         Ok(Pass { kept_up: !log.is_blocked && log.copied >= before.pages, is_whole })
     }
 
-    /// How long the log is after a pass and was before it; nothing when it is kept.
+    /// The log after a pass and before it; `None` if the log is kept.
     fn run_pass(&mut self) -> rusqlite::Result<Option<(Progress, Progress)>> {
         if self.is_kept.load(Ordering::Relaxed) {
             return Ok(None);
@@ -158,14 +170,14 @@ impl LogCopier {
         };
         let Connections { copying, reading } = self.connections.insert(open);
         if !reading.is_autocommit() {
-            return Ok(self.keep(&"a pass did not end"));
+            return Ok(self.keep(&"a pass did not finish"));
         }
         copying.execute_batch(BEGIN_SNAPSHOT)?;
         let before = checkpoint(copying, MEASURE)?;
         if before.left() == 0 {
             return Ok(Some((before, before)));
         }
-        // With something left to copy, this read is one of the log, not of the data file alone.
+        // Pages are left to copy, so this read uses the log and not only the data file.
         reading.execute_batch("begin")?;
         reading.execute_batch(BEGIN_SNAPSHOT)?;
         let log = match checkpoint(copying, COPY) {
@@ -180,19 +192,19 @@ impl LogCopier {
         Ok(Some((log, before)))
     }
 
-    /// Leaves the read of the log open until the process ends.
+    /// Leaves the read of the log open, so that the log is kept until the process ends.
     fn keep<T>(&self, error: &dyn std::fmt::Display) -> Option<T> {
         self.is_kept.store(true, Ordering::Relaxed);
         tracing::error!(
             %error,
-            "the data file was not written or synced: its log is kept, and grows, until a restart"
+            "the data file was not written or synced: its write-ahead log is kept, and grows, until \
+             a restart"
         );
         None
     }
 }
 
-/// Whether a pass that failed so left nothing in doubt: it counted no page as copied, and none of its
-/// syncs failed.
+/// Whether a pass with this error counted no page as copied, and none of its syncs failed.
 fn is_harmless(error: &rusqlite::Error) -> bool {
     let harmless = [
         ErrorCode::DatabaseBusy,
@@ -203,7 +215,7 @@ fn is_harmless(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code().is_some_and(|code| harmless.contains(&code))
 }
 
-/// Lets a connection end without copying the log and deleting it.
+/// Prevents that closing a connection copies the log and deletes it.
 pub(super) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
 }

@@ -38,7 +38,7 @@ mod writer;
 mod writer_connection;
 mod writer_state;
 
-pub use backup::{BackedUp, CopyError, CopyProgress, Existing};
+pub use backup::{BackupInfo, CopyError, CopyProgress, ExistingTarget};
 pub use error::OpenError;
 pub use open::SqliteStore;
 pub use restore::Restore;

@@ -1,4 +1,4 @@
-//! Tables that both databases keep alike, as SQLite answers for them.
+//! Runs the statements of [`tables`](crate::tables) in SQLite.
 
 use bursar_core::TenantId;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -13,7 +13,7 @@ use crate::rows::columns::RawColumns;
 use crate::tables::query::{PagedSql, Query};
 use crate::tables::value::{FromRow, Value, values};
 
-/// The names of values; statements of SQLite know them by name, not by number.
+/// The names of values. SQLite takes `$1` for a name, not for a position.
 const NAMES: [&str; 24] = [
     "$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10", "$11", "$12", "$13", "$14", "$15",
     "$16", "$17", "$18", "$19", "$20", "$21", "$22", "$23", "$24",
@@ -30,8 +30,9 @@ impl ToSql for Value {
     }
 }
 
-/// Gives a statement its values. It need not use them all, but none that it uses may be missing,
-/// because SQLite would take it for null.
+/// Binds the values of a statement.
+///
+/// A statement need not use all of them. A missing value is an error, because SQLite would use null.
 fn bind(statement: &mut Statement<'_>, values: &[Value]) -> Result<(), StoreError> {
     let mut bound = 0;
     for (name, value) in NAMES.iter().zip(values) {
@@ -63,7 +64,7 @@ pub(super) fn select(
     Ok(())
 }
 
-/// Runs a statement that answers nothing.
+/// Runs a statement that returns no rows.
 pub(super) fn execute(db: &Connection, sql: &str, values: &[Value]) -> Result<(), StoreError> {
     let mut statement = db.prepare_cached(sql).map_err(store_error)?;
     bind(&mut statement, values)?;
@@ -138,13 +139,13 @@ impl Query for SqliteStore {
     ) -> Result<Paged<T>, StoreError> {
         let mut values = values.into();
         values.extend(values![page.limit, page.offset]);
-        let question = move |db: &Snapshot<'_>| {
+        let query = move |db: &Snapshot<'_>| {
             let total = row(db, sql.count.sqlite, &values)?.unwrap_or_default();
             Ok(Paged { rows: list(db, sql.list.sqlite, &values)?, total })
         };
         match tenant_id {
-            Some(tenant_id) => self.read(tenant_id, question).await,
-            None => self.readers.read_all(question).await,
+            Some(tenant_id) => self.read(tenant_id, query).await,
+            None => self.readers.read_all(query).await,
         }
     }
 }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_a_statement_uses_is_never_missing() {
+    fn a_missing_value_of_a_statement_is_an_error() {
         check("select $2", &values![1_i64, 2_i64], Some(2));
         check("select $1", &values![1_i64, 2_i64], Some(1));
         check("select coalesce($2, 7)", &values![1_i64], None);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::backup::{
-    BackedUp, CopyError, CopyProgress, Existing, Partial, copy, refuse_companions, resolve,
+    BackupInfo, CopyError, CopyProgress, ExistingTarget, Partial, copy, refuse_companions, resolve,
     set_mode,
 };
 use super::error::OpenError;
@@ -27,7 +27,7 @@ pub struct Restore {
     partial: Partial,
     /// The data file, without links.
     database: PathBuf,
-    backed_up: BackedUp,
+    info: BackupInfo,
     _lock: File,
 }
 
@@ -39,7 +39,7 @@ impl SqliteStore {
     pub fn restore(
         from: &Path,
         database: &Path,
-        existing: Existing,
+        existing: ExistingTarget,
         progress: CopyProgress<'_>,
     ) -> Result<Restore, CopyError> {
         let whole = resolve(database)?;
@@ -48,26 +48,26 @@ impl SqliteStore {
             return Err(CopyError::Own(from.to_owned()));
         }
         let lock = lock_of(database, &whole)?;
-        if is_there(&whole) {
-            if existing == Existing::Keep {
+        if has_data(&whole) {
+            if existing == ExistingTarget::Keep {
                 return Err(CopyError::Exists(database.to_owned()));
             }
         } else {
             refuse_companions(&whole)?;
         }
         let partial = Partial::beside(&whole);
-        let backed_up = copy(from, &partial, progress)?;
+        let info = copy(from, &partial, progress)?;
         give_to_owner(&partial.path, &whole).map_err(|cause| CopyError::file(&whole, cause))?;
-        Ok(Restore { partial, database: whole, backed_up, _lock: lock })
+        Ok(Restore { partial, database: whole, info, _lock: lock })
     }
 }
 
-/// A file that a start left empty holds nothing that could be lost.
-fn is_there(path: &Path) -> bool {
+/// Whether a data file exists and is not empty.
+fn has_data(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.len() > 0)
 }
 
-/// Gives the new files to whom the folder belongs, who is not always the one who restores.
+/// Gives the new files to the owner of the folder; a restore may run as another user.
 fn give_to_owner(path: &Path, database: &Path) -> io::Result<()> {
     let folder = database.parent().unwrap_or(Path::new("/")).metadata()?;
     for path in [path, &beside(database, ".lock")] {
@@ -79,9 +79,9 @@ fn give_to_owner(path: &Path, database: &Path) -> io::Result<()> {
 }
 
 impl Restore {
-    /// What is in the backup.
-    pub fn backed_up(&self) -> &BackedUp {
-        &self.backed_up
+    /// The contents of the backup.
+    pub fn info(&self) -> &BackupInfo {
+        &self.info
     }
 
     /// Checks that a secret key is the one with which the backup's keys were hashed.
@@ -89,18 +89,20 @@ impl Restore {
     /// # Errors
     /// [`OpenError::OtherSecretKey`].
     pub fn check_secret(&self, from: &Path, fingerprint: &str) -> Result<(), OpenError> {
-        match &self.backed_up.secret_fingerprint {
+        match &self.info.secret_fingerprint {
             Some(known) if known != fingerprint => Err(OpenError::OtherSecretKey(from.to_owned())),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Gives the data file that is there a second name, whole; nothing when there is none.
+    /// Gives the existing data file a second name, after moving its log into it.
+    ///
+    /// Returns `None` if there is no data file.
     ///
     /// # Errors
-    /// [`CopyError`]; the data file is as it was.
+    /// [`CopyError`]; the data file is unchanged.
     pub fn set_aside(&self, aside: &Path) -> Result<Option<PathBuf>, CopyError> {
-        if !is_there(&self.database) {
+        if !has_data(&self.database) {
             return Ok(None);
         }
         make_whole(&self.database)?;
@@ -120,14 +122,14 @@ impl Restore {
         Ok(Some(aside.to_owned()))
     }
 
-    /// Puts the backup in the place of the data file, by one rename.
+    /// Replaces the data file with the backup, by one rename.
     ///
     /// # Errors
-    /// [`CopyError`]; the data file is as it was, unless only the last sync failed.
-    pub fn publish(self) -> Result<BackedUp, CopyError> {
+    /// [`CopyError`]; the data file is unchanged, unless only the final sync failed.
+    pub fn publish(self) -> Result<BackupInfo, CopyError> {
         refuse_companions(&self.database)?;
-        self.partial.publish(&self.database, Existing::Replace)?;
-        Ok(self.backed_up)
+        self.partial.publish(&self.database, ExistingTarget::Replace)?;
+        Ok(self.info)
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Op
     migrate_to(connection, path, MIGRATIONS)
 }
 
-/// Applies those of these migrations that the file does not have.
+/// Applies the migrations that the file does not have yet.
 fn migrate_to(
     connection: &mut Connection,
     path: &Path,
@@ -29,9 +29,9 @@ fn migrate_to(
     let found = check_version(status_of(connection, path, migrations)?, path)?;
     for migration in migrations.iter().filter(|migration| migration.version > found) {
         if found > 0 {
-            // A large file takes a while, and the log is the only sign of progress.
+            // A large file takes a while, and this line is the only sign of progress.
             let to = migration.version;
-            tracing::info!(from = found, to, "the schema is brought up to date");
+            tracing::info!(from = found, to, "migrating the schema");
         }
         apply(connection, migration).map_err(database)?;
     }
@@ -47,7 +47,7 @@ fn check_version(status: SchemaStatus, path: &Path) -> Result<u32, OpenError> {
     Ok(found)
 }
 
-/// Reads what the schema of a file is.
+/// The schema version of a file.
 pub(super) fn status(connection: &Connection, path: &Path) -> Result<SchemaStatus, OpenError> {
     status_of(connection, path, MIGRATIONS)
 }
@@ -104,24 +104,22 @@ pub(super) fn check_audited(
     if status(connection, path)?.found == 0 {
         return Err(OpenError::NoSchema(path.to_owned()));
     }
-    match describe(connection, path)?.secret_fingerprint {
+    match secret_fingerprint(connection, path)? {
         Some(of_file) if of_file != fingerprint => Err(OpenError::OtherSecretKey(path.to_owned())),
         Some(_) | None => Ok(()),
     }
 }
 
-/// What a file says about itself, without changing it.
-pub(super) struct Described {
-    /// Tells which secret key its keys are hashed with; none were made when there is nothing.
-    pub(super) secret_fingerprint: Option<String>,
-}
-
-/// Reads whether a file is one of ours, and one that this binary can use.
-pub(super) fn describe(connection: &Connection, path: &Path) -> Result<Described, OpenError> {
+/// The fingerprint of the secret key with which the file's keys are hashed.
+///
+/// It is `None` if no server was started with the file. Fails if this binary cannot use the file.
+pub(super) fn secret_fingerprint(
+    connection: &Connection,
+    path: &Path,
+) -> Result<Option<String>, OpenError> {
     let database = |cause| OpenError::Database { path: path.to_owned(), cause };
     check_version(status(connection, path)?, path)?;
-    let secret_fingerprint = server_value(connection, "secret_fingerprint").map_err(database)?;
-    Ok(Described { secret_fingerprint })
+    server_value(connection, "secret_fingerprint").map_err(database)
 }
 
 fn server_value(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
@@ -152,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_migration_keeps_what_is_there() {
+    fn a_later_migration_keeps_existing_rows() {
         let mut db = Connection::open_in_memory().unwrap();
         migrated(&mut db, &[FIRST]).unwrap();
         db.execute("insert into things (thing_id) values (7)", []).unwrap();
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_binary_goes_on_until_a_migration_takes_away_what_it_needs() {
+    fn an_older_binary_is_refused_only_after_an_incompatible_migration() {
         let mut db = Connection::open_in_memory().unwrap();
         migrated(&mut db, &[FIRST, EXPANDED]).unwrap();
         let status = migrated(&mut db, &[FIRST]).unwrap();
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_that_fails_changes_nothing() {
+    fn a_failed_migration_changes_nothing() {
         let mut db = Connection::open_in_memory().unwrap();
         migrated(&mut db, &[FIRST]).unwrap();
         migrated(&mut db, &[FIRST, BROKEN]).unwrap_err();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 /// How often a paused read checks whether its client is still waiting.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+const GONE_CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// The long reads of one data file in this process.
 #[derive(Default)]
@@ -45,13 +45,13 @@ impl Snapshots {
             if is_gone() {
                 return None;
             }
-            self.changed.wait_until(&mut state, until.min(now + ASK_EVERY));
+            self.changed.wait_until(&mut state, until.min(now + GONE_CHECK_EVERY));
         }
         state.open += 1;
         Some(OpenSnapshot(Arc::clone(self)))
     }
 
-    /// Holds back new reads until they are released, at the latest at an instant.
+    /// Holds back new reads until [`release`](Self::release), or until an instant.
     pub(super) fn hold(&self, until: Instant) {
         self.state.lock().held_until = Some(until);
         self.changed.notify_all();

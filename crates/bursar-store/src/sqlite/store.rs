@@ -19,20 +19,20 @@ use crate::read::read_context::ReadContext;
 use crate::read::store::{Store, StoreStats};
 use crate::write::writable::WRITE_PROBE_BYTES;
 
-/// Free bytes of the disk below which it is in doubt whether it takes writes: a probe in the log,
-/// and once more in the file.
+/// With fewer free bytes on the disk, writes are probed: a probe is written to the log and then to
+/// the file.
 const LOW_DISK_BYTES: u64 = 2 * WRITE_PROBE_BYTES as u64;
 
 const PING: &str = "select value from server where name = 'oldest_known'";
 
 impl SqliteStore {
-    /// Asks for a list or a sum of a tenant.
+    /// Runs a list or a report of a tenant.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         tenant_id: TenantId,
-        question: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
+        query: impl FnOnce(&Snapshot<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.readers.read(&self.context, tenant_id, question).await
+        self.readers.read(&self.context, tenant_id, query).await
     }
 }
 
@@ -47,7 +47,7 @@ impl Store for SqliteStore {
     }
 
     fn doubts_writes(&self) -> bool {
-        // A file system that cannot say is asked by the next write.
+        // If the file system does not report its space, the next write shows whether it is full.
         rustix::fs::statvfs(&self.path).is_ok_and(|disk| {
             let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
             free_bytes < LOW_DISK_BYTES || disk.f_flag.contains(StatVfsMountFlags::RDONLY)

@@ -1,4 +1,4 @@
-//! Verifies a data file against its entries.
+//! Verifies the sums of a data file against its entries.
 
 use bursar_core::{CallKey, TenantId};
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -24,7 +24,7 @@ impl WriterConnection for SqliteWriter {
     fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError> {
         self.reopen_if_broken()?;
         self.accounts.apply_requested_clears();
-        self.noted.note(&self.connection, &self.clock, self.next_number)?;
+        self.saved_clock.save_if_due(&self.connection, &self.clock, self.next_number)?;
         let Ok(now) = self.clock.to_decide() else { return Ok(SweepWork::default()) };
         let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
         let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -40,7 +40,7 @@ impl WriterConnection for SqliteWriter {
 
     fn begin(&mut self) -> Result<(), StoreError> {
         self.reopen_if_broken()?;
-        self.checkpointer.tend(&self.connection);
+        self.checkpointer.between_transactions(&self.connection);
         self.claims.clear();
         self.staged = Staged::default();
         self.accounts.apply_requested_clears();
@@ -96,7 +96,7 @@ impl WriterConnection for SqliteWriter {
 
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
         self.reopen_if_broken()?;
-        self.noted.confirm(&self.connection, &self.clock, self.next_number)
+        self.saved_clock.confirm(&self.connection, &self.clock, self.next_number)
     }
 
     fn idle(&mut self) {

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use super::account_cache::AccountCache;
 use super::checkpoint::Checkpointer;
-use super::clock::{Found, Noted};
+use super::clock::{SavedClock, StartClock};
 use super::error::store_error;
 use super::holds::Holds;
 use super::log_copier::keep_log;
@@ -35,7 +35,7 @@ pub(super) struct SqliteWriter {
     pub(super) audit_key: AuditKey,
     pub(super) now: Timestamp,
     pub(super) next_number: i64,
-    pub(super) noted: Noted,
+    pub(super) saved_clock: SavedClock,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<(TenantId, CallKey), Option<EntryId>>,
     pub(super) staged: Staged,
@@ -62,10 +62,10 @@ impl SqliteWriter {
         (lock, data_file): (File, Arc<File>),
         checkpointer: Checkpointer,
         accounts: Arc<AccountCache>,
-        (clock, found): (StoreClock, Found),
+        (clock, found): (StoreClock, StartClock),
         audit_key: AuditKey,
     ) -> Self {
-        let Found { mark: _, floor: _, next_number, noted } = found;
+        let StartClock { mark: _, floor: _, next_number, saved: saved_clock } = found;
         Self {
             connection,
             path,
@@ -77,7 +77,7 @@ impl SqliteWriter {
             clock,
             audit_key,
             next_number,
-            noted,
+            saved_clock,
             claims: HashMap::new(),
             staged: Staged::default(),
             broken: false,

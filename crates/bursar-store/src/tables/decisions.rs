@@ -1,4 +1,4 @@
-//! Decisions that are kept so that someone can ask why. Bounded for each tenant.
+//! Stored decisions, which explain refusals and warnings. Their number is limited for each tenant.
 
 use async_trait::async_trait;
 use bursar_core::{DecisionId, IntegrationId, ReasonCode, TenantId, Timestamp, Verdict};
@@ -46,7 +46,7 @@ pub struct DecisionFilter {
     pub before: Option<DecisionId>,
 }
 
-/// Kept decisions, as readers ask for them.
+/// Reads of stored decisions.
 #[async_trait]
 pub trait DecisionReads: Send + Sync {
     /// Decisions other than "allowed", newest first.
@@ -82,7 +82,7 @@ impl<S: Query> DecisionReads for S {
 }
 
 impl dyn ControlTx + '_ {
-    /// Keeps a decision, new or met again.
+    /// Stores a decision, new or repeated.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -58,7 +58,7 @@ pub struct IntegrationFilter {
     pub provider_type: Option<String>,
 }
 
-/// Integrations, as readers ask for them.
+/// Reads of integrations.
 #[async_trait]
 pub trait IntegrationReads: Send + Sync {
     /// A live integration.

@@ -29,7 +29,7 @@ struct OwnerSql {
 
 /// An [`OwnerSql`] from what it selects and what follows the condition on the owner.
 ///
-/// SQLite would rather walk all keys of a tenant by their ids.
+/// With a single form, SQLite would read all keys of a tenant by their ids.
 macro_rules! of_owner {
     ($select:literal, $after:literal) => {
         OwnerSql {

@@ -1,7 +1,7 @@
 //! Stored entities that both databases keep in the same way: one file for each.
 //!
-//! A file holds the statements of its table, what readers ask of it, and what a transaction of the
-//! control plane writes. Statements use `$1` for the first value, which both databases accept.
+//! A file has the statements of its table, its reads, and its writes in a transaction of the
+//! control plane. Statements use `$1` for the first value, which both databases accept.
 //! Deliberately absent: tables whose statements differ, in locks, bulk forms or plans; they are in
 //! `sqlite/` and `postgres/`.
 //!

@@ -21,7 +21,7 @@ const LIST_OVERRIDES: &str = "select tenant_id, dimension, allowed_value, expire
      created_at, created_by from protection_overrides where tenant_id = $1 and expires_at > $2 \
      order by dimension";
 
-/// Overrides of thresholds, as readers ask for them.
+/// Reads of overrides of thresholds.
 #[async_trait]
 pub trait OverrideReads: Send + Sync {
     /// The overrides of a tenant that are in force at an instant, by dimension.

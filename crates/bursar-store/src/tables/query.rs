@@ -1,4 +1,5 @@
-//! What the tables ask of a database: by readers, and in a transaction of the control plane.
+//! The interface between the tables and a database: for reads, and in a transaction of the control
+//! plane.
 
 use std::future::Future;
 
@@ -9,18 +10,18 @@ use crate::error::StoreError;
 use crate::read::page::{Page, Paged};
 use crate::write::writer_connection::ControlTx;
 
-/// The statements of a list that is shown in pages.
+/// The statements of a list with pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PagedSql {
-    /// Counts all rows; it takes the values of the list but the page's.
+    /// Counts all rows. It has the values of the list, without the limit and the offset.
     pub(crate) count: Sql,
     /// Its last two values are the limit and the offset.
     pub(crate) list: Sql,
 }
 
-/// A database as readers ask it. Each call takes its turn among the readers of its kind.
+/// Runs the reads of tables. Each call waits for a reader of its kind.
 pub(crate) trait Query: Send + Sync + 'static {
-    /// A row by its key. A tenant's row names its tenant.
+    /// A row by its key. `tenant_id` is the tenant of the row, if it belongs to one.
     fn row<T: FromRow>(
         &self,
         tenant_id: Option<TenantId>,
@@ -28,7 +29,7 @@ pub(crate) trait Query: Send + Sync + 'static {
         values: impl Into<Vec<Value>> + Send,
     ) -> impl Future<Output = Result<Option<T>, StoreError>> + Send;
 
-    /// A few rows of a tenant that a request cannot go on without.
+    /// A few rows of a tenant, which a request needs to continue.
     fn rows<T: FromRow>(
         &self,
         tenant_id: TenantId,
@@ -36,7 +37,7 @@ pub(crate) trait Query: Send + Sync + 'static {
         values: impl Into<Vec<Value>> + Send,
     ) -> impl Future<Output = Result<Vec<T>, StoreError>> + Send;
 
-    /// A list of a tenant; each row takes memory of the one who asks.
+    /// A list of a tenant. Its rows count against the memory budget of the requester.
     fn list<T: FromRow>(
         &self,
         tenant_id: TenantId,

@@ -1,4 +1,4 @@
-//! Signals of protection: what it did to requests, bounded for each tenant.
+//! Signals of protection: what it did to requests. Their number is limited for each tenant.
 
 use async_trait::async_trait;
 use bursar_core::{Breach, ProtectionDecision, SignalId, TenantId};
@@ -28,10 +28,10 @@ const LIST_SIGNALS: &str = "select tenant_id, signal_id, dimension, action, endp
      retry_after_ms, current_value, allowed_value, times, first_at, last_at from signals \
      where tenant_id = $1 and signal_id < $2 order by signal_id desc limit $3";
 
-/// Signals, as readers ask for them.
+/// Reads of signals.
 #[async_trait]
 pub trait SignalReads: Send + Sync {
-    /// What protection did, newest first.
+    /// The signals of a tenant, newest first.
     async fn signals(
         &self,
         tenant_id: TenantId,
@@ -54,7 +54,7 @@ impl<S: Query> SignalReads for S {
 }
 
 impl dyn ControlTx + '_ {
-    /// Keeps a signal, new or met again. "Allow" is no signal.
+    /// Stores a signal, new or repeated. "Allow" is no signal.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -12,7 +12,7 @@ use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::row::TenantRow;
 use crate::write::writer_connection::ControlTx;
 
-/// Locked, so that changes of a tenant follow one another, whichever node makes them.
+/// Locked, so that changes of a tenant happen one after the other on all nodes.
 pub(crate) const SELECT_TENANT: LockedSql = locked!(
     "select tenant_id, name, lifecycle, onboarding, created_at, updated_at \
      from tenants where tenant_id = $1"
@@ -26,7 +26,7 @@ const UPSERT_TENANT: &str = "insert into tenants (tenant_id, name, lifecycle, on
      lifecycle = excluded.lifecycle, onboarding = excluded.onboarding, \
      updated_at = excluded.updated_at";
 
-/// Tenants, as readers ask for them.
+/// Reads of tenants.
 #[async_trait]
 pub trait TenantReads: Send + Sync {
     async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError>;

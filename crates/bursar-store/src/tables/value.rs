@@ -1,4 +1,4 @@
-//! Statements of tables, their values and their rows, whatever the database.
+//! Statements of tables, their values and their rows, for both databases.
 
 use bursar_core::{DecisionId, IntegrationId, KeyId, SignalId, TenantId, Timestamp};
 
@@ -13,7 +13,7 @@ pub enum Value {
     Bytes(Option<Vec<u8>>),
 }
 
-/// A statement, in the words of each database: they differ in locks and in hints at an index.
+/// A statement in the dialect of each database. They differ in locks and index hints.
 #[derive(Clone, Copy, Debug)]
 pub struct Sql {
     pub sqlite: &'static str,
@@ -70,7 +70,7 @@ impl FromRow for i64 {
     }
 }
 
-/// What can be a value of a statement.
+/// A type that can be a value of a statement.
 pub(crate) trait ToValue {
     /// The absence of a value of this type.
     const NULL: Value;

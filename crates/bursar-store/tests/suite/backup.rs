@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bursar_core::Timestamp;
-use bursar_store::{AuditKey, BackedUp, Clock, CopyError, Existing, OpenError, SqliteStore};
+use bursar_store::{
+    AuditKey, BackupInfo, Clock, CopyError, ExistingTarget, OpenError, SqliteStore,
+};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
@@ -70,13 +72,14 @@ impl World {
         names
     }
 
-    fn backup(&self, name: &str, existing: Existing) -> Result<BackedUp, CopyError> {
+    fn backup(&self, name: &str, existing: ExistingTarget) -> Result<BackupInfo, CopyError> {
         SqliteStore::backup(&self.database(), &self.file(name), existing, &mut go_on)
     }
 
-    fn restore(&self, name: &str) -> Result<BackedUp, CopyError> {
+    fn restore(&self, name: &str) -> Result<BackupInfo, CopyError> {
         let from = self.file(name);
-        let restore = SqliteStore::restore(&from, &self.database(), Existing::Replace, &mut go_on)?;
+        let restore =
+            SqliteStore::restore(&from, &self.database(), ExistingTarget::Replace, &mut go_on)?;
         restore.set_aside(&self.file("aside"))?;
         restore.publish()
     }
@@ -107,7 +110,8 @@ fn a_backup_is_one_snapshot_whatever_is_committed_meanwhile() {
     };
     let to = world.file("copy");
 
-    let made = SqliteStore::backup(&world.database(), &to, Existing::Keep, &mut watch).unwrap();
+    let made =
+        SqliteStore::backup(&world.database(), &to, ExistingTarget::Keep, &mut watch).unwrap();
 
     assert!(steps.len() >= 3, "{steps:?}");
     assert!(steps.is_sorted(), "the copy restarted: {steps:?}");
@@ -123,7 +127,7 @@ fn a_backup_is_a_single_private_file() {
     let world = World::new(1);
     // The second row is only in the log.
     let _open = world.add(1);
-    let made = world.backup("copy", Existing::Keep).unwrap();
+    let made = world.backup("copy", ExistingTarget::Keep).unwrap();
     assert_eq!(made.secret_fingerprint.as_deref(), Some("fingerprint"));
     assert_eq!(made.entries, 0);
     let copies: Vec<_> =
@@ -151,7 +155,7 @@ fn a_stopped_backup_leaves_no_file() {
             if steps > stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let to = world.file("copy");
-        let stopped = SqliteStore::backup(&world.database(), &to, Existing::Keep, &mut watch);
+        let stopped = SqliteStore::backup(&world.database(), &to, ExistingTarget::Keep, &mut watch);
         assert!(matches!(stopped, Err(CopyError::Stopped)), "{stopped:?}");
         let left: Vec<_> = world.names().into_iter().filter(|name| name.contains("copy")).collect();
         assert_eq!(left, [""; 0]);
@@ -163,26 +167,26 @@ fn a_stopped_backup_leaves_no_file() {
 #[test]
 fn a_backup_replaces_a_file_only_on_request() {
     let world = World::new(1);
-    world.backup("copy", Existing::Keep).unwrap();
-    let taken = world.backup("copy", Existing::Keep);
+    world.backup("copy", ExistingTarget::Keep).unwrap();
+    let taken = world.backup("copy", ExistingTarget::Keep);
     assert!(matches!(taken, Err(CopyError::Exists(_))), "{taken:?}");
     drop(world.add(1));
-    world.backup("copy", Existing::Replace).unwrap();
+    world.backup("copy", ExistingTarget::Replace).unwrap();
     check_count(&world.file("copy"), 2);
 
     for own in ["bursar.db", "bursar.db-wal", "bursar.db-shm", "bursar.db.lock"] {
-        let refused = world.backup(own, Existing::Replace);
+        let refused = world.backup(own, ExistingTarget::Replace);
         assert!(matches!(refused, Err(CopyError::Own(_))), "{own}: {refused:?}");
     }
     std::fs::create_dir(world.file("folder")).unwrap();
-    let refused = world.backup("folder", Existing::Replace).unwrap_err().to_string();
+    let refused = world.backup("folder", ExistingTarget::Replace).unwrap_err().to_string();
     assert!(refused.contains("is a directory"), "{refused}");
     std::os::unix::fs::symlink(world.database(), world.file("link")).unwrap();
-    let refused = world.backup("link", Existing::Replace);
+    let refused = world.backup("link", ExistingTarget::Replace);
     assert!(matches!(refused, Err(CopyError::Own(_))), "{refused:?}");
     // SQLite would replay the log of another file into the copy.
     std::fs::write(world.file("copy-wal"), "the log of another").unwrap();
-    let refused = world.backup("copy", Existing::Replace);
+    let refused = world.backup("copy", ExistingTarget::Replace);
     assert!(matches!(refused, Err(CopyError::LeftOver(_))), "{refused:?}");
     check_count(&world.database(), 2);
 }
@@ -195,7 +199,7 @@ fn a_damaged_file_is_not_backed_up() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 8_192].fill(0xa5);
     std::fs::write(world.database(), bytes).unwrap();
-    let refused = world.backup("copy", Existing::Keep);
+    let refused = world.backup("copy", ExistingTarget::Keep);
     assert!(matches!(refused, Err(CopyError::Damaged { .. })), "{refused:?}");
     assert!(!world.names().iter().any(|name| name.contains("copy")), "{:?}", world.names());
 }
@@ -203,7 +207,7 @@ fn a_damaged_file_is_not_backed_up() {
 #[test]
 fn a_restore_returns_to_the_backup_and_keeps_the_replaced_file_whole() {
     let world = World::new(3);
-    world.backup("copy", Existing::Keep).unwrap();
+    world.backup("copy", ExistingTarget::Keep).unwrap();
     // As after a crash, the commits are only in the log.
     let writer = world.add(4);
     let files = ["bursar.db", "bursar.db-wal"].map(|name| std::fs::read(world.file(name)).unwrap());
@@ -221,11 +225,12 @@ fn a_restore_returns_to_the_backup_and_keeps_the_replaced_file_whole() {
 #[test]
 fn an_abandoned_restore_keeps_the_old_file() {
     let world = World::new(3);
-    world.backup("copy", Existing::Keep).unwrap();
+    world.backup("copy", ExistingTarget::Keep).unwrap();
     drop(world.add(4));
     let from = world.file("copy");
-    let prepare =
-        || SqliteStore::restore(&from, &world.database(), Existing::Replace, &mut go_on).unwrap();
+    let prepare = || {
+        SqliteStore::restore(&from, &world.database(), ExistingTarget::Replace, &mut go_on).unwrap()
+    };
 
     drop(prepare());
     check_count(&world.database(), 7);
@@ -242,7 +247,7 @@ fn an_abandoned_restore_keeps_the_old_file() {
 #[test]
 fn a_restore_is_refused_while_the_file_is_in_use() {
     let world = World::new(3);
-    world.backup("copy", Existing::Keep).unwrap();
+    world.backup("copy", ExistingTarget::Keep).unwrap();
     let running =
         SqliteStore::open(&world.database(), clock(), "fingerprint", audit_key()).unwrap();
     let refused = world.restore("copy");
@@ -267,7 +272,7 @@ fn only_a_complete_bursar_database_is_restored() {
     drop(Connection::open(world.file("empty")).unwrap());
     let foreign = Connection::open(world.file("foreign")).unwrap();
     foreign.execute_batch("create table t (a)").unwrap();
-    world.backup("newer", Existing::Keep).unwrap();
+    world.backup("newer", ExistingTarget::Keep).unwrap();
     let newer = Connection::open(world.file("newer")).unwrap();
     newer.execute_batch("update server set value = '99' where name = 'oldest_known'").unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
@@ -290,7 +295,7 @@ fn only_a_complete_bursar_database_is_restored() {
 #[test]
 fn a_log_without_its_file_is_not_mixed_with_a_backup() {
     let world = World::new(1);
-    world.backup("copy", Existing::Keep).unwrap();
+    world.backup("copy", ExistingTarget::Keep).unwrap();
     std::fs::remove_file(world.database()).unwrap();
     std::fs::write(world.file("bursar.db-wal"), "the log of another file").unwrap();
     let refused = world.restore("copy");

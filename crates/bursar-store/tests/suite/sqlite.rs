@@ -167,11 +167,11 @@ fn sums_of_days_read_these_days_only() {
          (tenant_id=? AND integration_id=? AND occurred_at>? AND occurred_at<?)";
     let reads = [
         ("summaries.rs", "LIST_DAYS", rollups),
-        ("days.rs", "LIST_PLACES_OF", rollups),
-        ("days.rs", "COUNT_PLACES_OF", rollups),
+        ("days.rs", "LIST_POSITIONS_OF", rollups),
+        ("days.rs", "COUNT_POSITIONS_OF", rollups),
         ("days.rs", "LIST_SUMS_OF", rollups),
-        ("days.rs", "LIST_PLACES", by_day),
-        ("days.rs", "COUNT_PLACES", "rollups_by_day (tenant_id=? AND start>? AND start<?)"),
+        ("days.rs", "LIST_POSITIONS", by_day),
+        ("days.rs", "COUNT_POSITIONS", "rollups_by_day (tenant_id=? AND start>? AND start<?)"),
         ("days.rs", "LIST_SUMS", by_day),
         ("series.rs", "LIST_ROLLUPS", rollups),
         ("series.rs", "COUNT_CALLS", rollups),
@@ -278,5 +278,5 @@ fn the_audit_log_of_a_file_without_a_schema_is_not_checked() {
     std::fs::write(&path, "").unwrap();
     let refused = SqliteStore::verify_audit(&path, "fingerprint", &audit_key(), None);
     let refused = refused.err().unwrap().to_string();
-    assert!(refused.contains("start a server on it once"), "{refused}");
+    assert!(refused.contains("start a server with it first"), "{refused}");
 }
