@@ -1,6 +1,6 @@
 //! Reads of accounts and open reservations.
 
-use super::ask::{one, rows};
+use super::fetch::{fetch_all, fetch_optional};
 use super::load::due_of_day;
 use super::open::PostgresStore;
 use super::query::typed;
@@ -113,7 +113,7 @@ impl AccountReads for PostgresStore {
 
 async fn tenant_row(db: &Client, tenant_id: TenantId) -> Result<Option<TenantRow>, StoreError> {
     let key = values![tenant_id];
-    one(db, SELECT_TENANT.plain, &typed(&key), |row| TenantRow::from_row(row)).await
+    fetch_optional(db, SELECT_TENANT.plain, &typed(&key), |row| TenantRow::from_row(row)).await
 }
 
 /// An integration, deleted ones included.
@@ -123,7 +123,8 @@ pub(super) async fn integration_row(
     integration_id: IntegrationId,
 ) -> Result<Option<IntegrationRow>, StoreError> {
     let key = values![tenant_id, integration_id];
-    one(db, SELECT_INTEGRATION.plain, &typed(&key), |row| IntegrationRow::from_row(row)).await
+    fetch_optional(db, SELECT_INTEGRATION.plain, &typed(&key), |row| IntegrationRow::from_row(row))
+        .await
 }
 
 pub(super) async fn open_reservations(
@@ -158,8 +159,8 @@ pub(super) async fn counter(
     let key = params![tenant, integration, month];
     let due = params![tenant, integration, now, start, end, since, latest];
     let (stored, due) = try_join!(
-        one(db, SELECT_COUNTER, key, |row| decode::counter(row, 0)),
-        one(db, SUM_DUE_OF_MONTH, due, |row| decode::totals(row, 0)),
+        fetch_optional(db, SELECT_COUNTER, key, |row| decode::counter(row, 0)),
+        fetch_optional(db, SUM_DUE_OF_MONTH, due, |row| decode::totals(row, 0)),
     )?;
     Ok(stored.unwrap_or_default().without_due(due.unwrap_or_default())?)
 }
@@ -180,9 +181,9 @@ pub(super) async fn account_snapshot(
     let (tenant, integration, counters, slots, due) = try_join!(
         tenant_row(db, tenant_id),
         integration_row(db, tenant_id, integration_id),
-        rows(db, COUNTERS_SINCE, counters, month_counter),
-        rows(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
-        rows(db, SUM_DUE, due, |row| due_of_day(row, 0)),
+        fetch_all(db, COUNTERS_SINCE, counters, month_counter),
+        fetch_all(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
+        fetch_all(db, SUM_DUE, due, |row| due_of_day(row, 0)),
     )?;
     let (Some(tenant), Some(integration)) = (tenant, integration) else { return Ok(None) };
     let last_at = counters.iter().map(|(_, counter)| counter.last_at);

@@ -7,9 +7,9 @@ use bursar_core::TenantId;
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::ask::{listed, number, one, rows};
 use super::connect::Address;
 use super::error::OpenPostgresError;
+use super::fetch::{fetch_all, fetch_list, fetch_number, fetch_optional};
 use super::pipeline::{Sent, in_order};
 use super::readers::{Reader, read_error};
 use super::schema;
@@ -310,7 +310,7 @@ pub(super) async fn chain(
 ) -> Result<Vec<AuditEntry>, StoreError> {
     let (tenant, after) = (tenant_id.number(), after.unwrap_or(i64::MIN));
     let limit = i64::from(limit);
-    listed(db, CHAIN, params![tenant, after, limit], audit_entry).await
+    fetch_list(db, CHAIN, params![tenant, after, limit], audit_entry).await
 }
 
 /// Checks the log of all tenants or of one, on one snapshot.
@@ -349,7 +349,7 @@ async fn verify_tenant(
     let mut after = i64::MIN;
     loop {
         let read = |row: &Row| Ok((row.int::<i64>(11)?, audit_entry(row)));
-        let some = rows(db, CHAIN, params![tenant, after, ROWS_AT_ONCE], read).await?;
+        let some = fetch_all(db, CHAIN, params![tenant, after, ROWS_AT_ONCE], read).await?;
         let Some((last, _)) = some.last() else { break };
         after = *last;
         for (_, entry) in some {
@@ -359,10 +359,10 @@ async fn verify_tenant(
             }
         }
     }
-    let unchained = number(db, COUNT_UNCHAINED, params![tenant]).await?;
+    let unchained = fetch_number(db, COUNT_UNCHAINED, params![tenant]).await?;
     check.report_unchained(u64::try_from(unchained).unwrap_or_default());
     let read = |row: &Row| Ok(audit_head(tenant_id, row));
-    let head = one(db, SELECT_HEAD.plain, params![tenant], read).await?;
+    let head = fetch_optional(db, SELECT_HEAD.plain, params![tenant], read).await?;
     let head = head.transpose().unwrap_or_else(|error| {
         check.report_unreadable(&error);
         None

@@ -1,4 +1,4 @@
-//! Rows of PostgreSQL, column by column.
+//! The columns of a row of PostgreSQL.
 
 use std::error::Error;
 
@@ -8,7 +8,7 @@ use tokio_postgres::types::{FromSql, Type};
 use crate::error::StoreError;
 use crate::rows::columns::RawColumns;
 
-/// A whole number of whatever width.
+/// An integer of any width.
 struct Number(i64);
 
 impl<'a> FromSql<'a> for Number {
@@ -25,7 +25,7 @@ impl<'a> FromSql<'a> for Number {
     }
 }
 
-/// Bytes as they are stored, those of a UUID too.
+/// The stored bytes of a `bytea` or a UUID.
 struct Raw<'a>(&'a [u8]);
 
 impl<'a> FromSql<'a> for Raw<'a> {

@@ -10,7 +10,7 @@ use bursar_core::{IntegrationId, TenantId};
 use tokio::try_join;
 use tokio_postgres::Client;
 
-use super::ask::{each, number, rows};
+use super::fetch::{fetch_all, fetch_number, for_each_row};
 use super::readers::Reader;
 use super::tx::params;
 use crate::error::StoreError;
@@ -108,11 +108,11 @@ async fn positions(
     let (limit, offset) = (i64::from(page.limit) + 1, i64::from(page.offset));
     let Some(integration) = filter.integration_id.map(IntegrationId::number) else {
         let key = params![tenant, first, last, after_day, after_integration, limit, offset];
-        return rows(db, LIST_POSITIONS, key, decode::day_position).await;
+        return fetch_all(db, LIST_POSITIONS, key, decode::day_position).await;
     };
     let key =
         params![tenant, first, last, after_day, after_integration, limit, offset, integration];
-    rows(db, LIST_POSITIONS_OF, key, decode::day_position).await
+    fetch_all(db, LIST_POSITIONS_OF, key, decode::day_position).await
 }
 
 /// The number of all rows, up to the limit of counting.
@@ -120,9 +120,10 @@ async fn count(db: &Client, tenant_id: TenantId, filter: &DayFilter) -> Result<i
     let (first, last) = (i64::from(filter.first.number()), i64::from(filter.last.number()));
     let (tenant, counted_max) = (tenant_id.number(), DAYS_COUNTED_MAX + 1);
     let Some(integration) = filter.integration_id.map(IntegrationId::number) else {
-        return number(db, COUNT_POSITIONS, params![tenant, first, last, counted_max]).await;
+        return fetch_number(db, COUNT_POSITIONS, params![tenant, first, last, counted_max]).await;
     };
-    number(db, COUNT_POSITIONS_OF, params![tenant, first, last, counted_max, integration]).await
+    fetch_number(db, COUNT_POSITIONS_OF, params![tenant, first, last, counted_max, integration])
+        .await
 }
 
 /// The sums of the rows from one position to another, inclusive.
@@ -139,11 +140,11 @@ async fn sums(
         None => {
             let (first, last) = (first.integration_id.number(), last.integration_id.number());
             let key = params![tenant, first_day, first, last_day, last];
-            each(db, LIST_SUMS, key, |row| sums.add(row)).await?;
+            for_each_row(db, LIST_SUMS, key, |row| sums.add(row)).await?;
         }
         Some(integration) => {
             let key = params![tenant, first_day, last_day, integration];
-            each(db, LIST_SUMS_OF, key, |row| sums.add(row)).await?;
+            for_each_row(db, LIST_SUMS_OF, key, |row| sums.add(row)).await?;
         }
     }
     Ok(sums.into_usage())

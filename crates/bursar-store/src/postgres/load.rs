@@ -1,5 +1,6 @@
-//! Loading a group: claims, then locks, then the clock, then everything else. What was read before
-//! a lock says nothing after it, so nothing is.
+//! Loads a group: claims its calls, locks its accounts, reads the clock, then reads everything else.
+//!
+//! Nothing that decides is read before the locks, because it could change until they are taken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -28,63 +29,63 @@ use crate::write::writer_connection::{Claim, LoadRequest};
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      values ($1, unnest($2), unnest($3)) \
      on conflict (tenant_id, call_key) do nothing returning call_key";
-// What is asked for by many keys is looked up key by key, in subqueries that the planner leaves as
-// they are: for a tenant of which it never heard, it would rather read all that the tenant has.
+// Statements with many keys look up each key in a lateral subquery. With a join, and without
+// statistics about the tenant, the planner may choose to read all rows of the tenant.
 const RESERVED_FOR: &str = "select distinct c.integration_id \
-     from unnest($2::uuid[]) as asked (call_key) \
+     from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select integration_id from calls \
-     where tenant_id = $1 and call_key = asked.call_key limit 1) c \
+     where tenant_id = $1 and call_key = wanted.call_key limit 1) c \
      where c.integration_id is not null";
 const LOCK: &str = "select tenant_id, integration_id, name, provider_type, credential_ref, config, \
      origin, status, health, health_checked_at, health_message, default_model, budget_limit_cents, \
      token_limit_month, rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at \
      from integrations where tenant_id = $1 and integration_id = any($2) \
      order by tenant_id, integration_id for no key update";
-// One that lies far ahead is of a time that was taken back, and holds nothing back.
+// An instant far in the future is from before an operator set the time back, and is ignored.
 const LAST_AT: &str = "select coalesce(max(c.last_at), 0) \
-     from unnest($2::bigint[]) as asked (scope_id) \
+     from unnest($2::bigint[]) as wanted (scope_id) \
      cross join lateral (select max(last_at) as last_at from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = wanted.scope_id \
      and last_at <= $3) c";
 const SELECT_COUNTERS: &str = "select c.scope_id, c.month, c.used_cost_nanos, c.used_tokens, \
      c.used_calls, c.held_cost_nanos, c.held_tokens, c.held_calls, c.last_at \
-     from unnest($2::bigint[]) as asked (scope_id) \
+     from unnest($2::bigint[]) as wanted (scope_id) \
      cross join lateral (select scope_id, month, used_cost_nanos, used_tokens, used_calls, \
      held_cost_nanos, held_tokens, held_calls, last_at from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id and month = any($3) \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = wanted.scope_id and month = any($3) \
      offset 0) c";
 const SELECT_RATES: &str = "select r.scope_id, r.second, r.calls \
-     from unnest($2::bigint[]) as asked (scope_id) \
+     from unnest($2::bigint[]) as wanted (scope_id) \
      cross join lateral (select scope_id, second, calls from rate_slots \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id and second > $3 \
+     where tenant_id = $1 and scope_kind = 1 and scope_id = wanted.scope_id and second > $3 \
      offset 0) r";
-/// What is due and not removed, by the day on which it was reserved: days add up to months.
+/// The sums of due holds by the day of their reservation; days add up to months.
 const SUM_DUE: &str = "select c.integration_id, c.day, c.cost_nanos, c.tokens, c.calls \
-     from unnest($2::bigint[]) as asked (integration_id) \
+     from unnest($2::bigint[]) as wanted (integration_id) \
      cross join lateral (select integration_id, reserved_at / 86400000000 as day, \
      sum(estimated_cost_nanos)::bigint as cost_nanos, sum(estimated_tokens)::bigint as tokens, \
      count(*) as calls from calls where tenant_id = $1 \
-     and integration_id = asked.integration_id and reservation_state = 1 and expires_at <= $3 \
+     and integration_id = wanted.integration_id and reservation_state = 1 and expires_at <= $3 \
      group by integration_id, reserved_at / 86400000000) c";
-const SUM_OPEN: &str = "select c.scope_id, c.calls from unnest($2::bigint[]) as asked (scope_id) \
-     cross join lateral (select asked.scope_id as scope_id, \
+const SUM_OPEN: &str = "select c.scope_id, c.calls from unnest($2::bigint[]) as wanted (scope_id) \
+     cross join lateral (select wanted.scope_id as scope_id, \
      coalesce(sum(held_calls), 0)::bigint as calls from counters \
-     where tenant_id = $1 and scope_kind = 1 and scope_id = asked.scope_id) c";
-/// Of holds that a sweep found, those that are still open.
+     where tenant_id = $1 and scope_kind = 1 and scope_id = wanted.scope_id) c";
+/// The holds of a sweep that are still open.
 ///
-/// What is asked of a call stands outside: inside, the index of what is due would seem to fit, and
-/// each call would be looked for among all that the tenant holds.
+/// The conditions on the state and the expiry are outside the subquery. Inside, the planner may use
+/// the index of due calls, and search for each call among all open holds of the tenant.
 const SELECT_HOLDS: &str = "select c.call_key, c.estimated_cost_nanos, c.estimated_tokens, \
-     c.reserved_at, c.expires_at, c.integration_id from unnest($2::uuid[]) as asked (call_key) \
+     c.reserved_at, c.expires_at, c.integration_id from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at, integration_id, reservation_state from calls where tenant_id = $1 \
-     and call_key = asked.call_key limit 1) c \
+     and call_key = wanted.call_key limit 1) c \
      where c.reservation_state = 1 and c.expires_at <= $3";
 const SELECT_RESERVATIONS: &str = "select reservations from open_reservations where tenant_id = $1";
 const LOCK_RESERVATIONS: &str = "insert into open_reservations (tenant_id, reservations) \
      values ($1, 0) on conflict (tenant_id) \
      do update set reservations = open_reservations.reservations returning reservations";
-/// Counts no further than it matters.
+/// Counts due reservations up to a limit.
 const COUNT_DUE: &str = "select count(*) from (select 1 from calls where tenant_id = $1 \
      and reservation_state = 1 and expires_at <= $2 limit $3) c";
 const SUM_BYTES: &str = "select coalesce(sum(bytes), 0)::bigint from stored_bytes \
@@ -95,20 +96,20 @@ const SELECT_CALLS: &str = "select c.call_key, c.entry_id, c.call_id, c.integrat
      e.session_id, e.agent_id, e.provider, e.model, e.tokens_in, e.tokens_out, \
      e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, e.cost_source, \
      e.entry_id \
-     from unnest($2::uuid[]) as asked (call_key) \
+     from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select call_key, entry_id, call_id, integration_id, \
      estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, reserved_at, \
      expires_at, reservation_state, ended_at from calls \
-     where tenant_id = $1 and call_key = asked.call_key limit 1) c \
+     where tenant_id = $1 and call_key = wanted.call_key limit 1) c \
      left join lateral (select call_id, integration_id, session_id, agent_id, provider, model, \
      tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
      cost_source, entry_id \
      from usage_entries where tenant_id = $1 and entry_id = c.entry_id limit 1) e on true";
 
-/// Seconds for which a call counts in the rate; slots that are older need not be loaded.
+/// The seconds for which a call counts in the rate. Older slots are not loaded.
 const RATE_SECONDS: i64 = 60;
 
-/// Claims, locks and loads what a group touches, and opens its book.
+/// Claims the calls of a group, locks and loads its accounts, and opens its book.
 pub(super) fn book<'a>(
     writer: &mut PostgresWriter,
     request: &LoadRequest<'a>,
@@ -117,16 +118,17 @@ pub(super) fn book<'a>(
         return Ok(Book::open(writer.now, request.caps, Loaded::default())?);
     };
     let clock = writer.clock.clone();
-    let also = writer.also.clone();
+    let extra_integrations = writer.extra_integrations.clone();
     let loaded = writer.query_in_tx(Some(tenant_id), async |client| {
-        let group = Group::of(tenant_id, request, &also);
+        let group = Group::of(tenant_id, request, &extra_integrations);
         group.load(client, &clock).await
     })?;
-    let Answered { now, claims, book, reservations_max, missed } = loaded;
+    let LoadedGroup { now, claims, book, reservations_max, missed } = loaded;
     if !missed.is_empty() {
-        // Found out too late to be locked in order: the next attempt begins with them.
-        writer.also.extend(missed);
-        let cause = std::io::Error::other("a call is reserved for an integration not yet locked");
+        // They cannot be locked in order any more, so the next attempt begins with them.
+        writer.extra_integrations.extend(missed);
+        let cause =
+            std::io::Error::other("a call has a reservation on an integration that is not locked");
         return Err(StoreError::Retry(std::sync::Arc::new(cause)));
     }
     writer.now = now;
@@ -135,7 +137,7 @@ pub(super) fn book<'a>(
     Ok(Book::open(now, request.caps, book)?)
 }
 
-/// The one tenant of a group.
+/// The tenant of a group.
 fn tenant_of(request: &LoadRequest<'_>) -> Result<Option<TenantId>, StoreError> {
     let of_calls = request.calls.keys().map(|(tenant_id, _)| *tenant_id);
     let of_integrations = request.integrations.iter().map(|(tenant_id, _)| *tenant_id);
@@ -146,29 +148,31 @@ fn tenant_of(request: &LoadRequest<'_>) -> Result<Option<TenantId>, StoreError> 
     Ok(tenants.first().copied())
 }
 
-/// What a group asks for, as the database takes it.
+/// A load request in the form of statements' parameters.
 struct Group<'w, 'a> {
     tenant_id: TenantId,
     request: &'w LoadRequest<'a>,
-    /// In key order, which claims are made in.
+    /// The keys to claim, in key order.
     claimed_keys: Vec<Key>,
     claimed_entries: Vec<Option<i64>>,
-    looked_keys: Vec<Key>,
+    /// The keys that are only read.
+    read_keys: Vec<Key>,
     integrations: BTreeSet<IntegrationId>,
 }
 
-/// What the database answered.
-struct Answered {
+/// The result of loading a group.
+struct LoadedGroup {
     now: Timestamp,
     claims: HashMap<CallKey, Option<EntryId>>,
     book: Loaded,
-    /// How many open reservations the tenant may have when the group is saved, unless nobody else
-    /// can add any.
+    /// The limit on the tenant's open reservations when the group is saved; `None` if their number
+    /// is locked or the group reserves nothing.
     reservations_max: Option<i64>,
+    /// Integrations of loaded reservations that are not locked.
     missed: BTreeSet<IntegrationId>,
 }
 
-/// Accounts that are locked, and the instant at which they were.
+/// The locked integrations, and the instant of the group.
 struct Locked {
     now: Timestamp,
     integrations: Vec<IntegrationRow>,
@@ -178,25 +182,25 @@ impl<'w, 'a> Group<'w, 'a> {
     fn of(
         tenant_id: TenantId,
         request: &'w LoadRequest<'a>,
-        also: &BTreeSet<IntegrationId>,
+        extra_integrations: &BTreeSet<IntegrationId>,
     ) -> Self {
         let mut group = Self {
             tenant_id,
             request,
             claimed_keys: Vec::new(),
             claimed_entries: Vec::new(),
-            looked_keys: Vec::new(),
+            read_keys: Vec::new(),
             integrations: request
                 .integrations
                 .iter()
                 .map(|(_, id)| *id)
-                .chain(also.clone())
+                .chain(extra_integrations.clone())
                 .collect(),
         };
         for (&(_, key), call) in &request.calls {
             let entry_id = match call.claim {
                 Claim::Read => {
-                    group.looked_keys.push(Key(key));
+                    group.read_keys.push(Key(key));
                     continue;
                 }
                 Claim::Reserve => None,
@@ -212,7 +216,11 @@ impl<'w, 'a> Group<'w, 'a> {
         self.integrations.iter().map(|id| id.number()).collect()
     }
 
-    async fn load(mut self, client: &Client, clock: &StoreClock) -> Result<Answered, StoreError> {
+    async fn load(
+        mut self,
+        client: &Client,
+        clock: &StoreClock,
+    ) -> Result<LoadedGroup, StoreError> {
         let claims = self.claim(client).await?;
         let others = self.unclaimed(&claims);
         if !others.is_empty() {
@@ -223,29 +231,29 @@ impl<'w, 'a> Group<'w, 'a> {
             self.request.months.iter().map(|(_, month)| *month).collect();
         months.insert(now.month());
         let (tenant, rows) = (self.tenant_id.number(), self.numbers());
-        let months_asked: Vec<i64> = months.iter().map(|month| month.number().into()).collect();
+        let month_numbers: Vec<i64> = months.iter().map(|month| month.number().into()).collect();
         let (oldest, at) = (now.second() - RATE_SECONDS, now.micros());
         let swept: Vec<Key> = self.request.due.keys().map(|(_, key)| Key(*key)).collect();
         let day = i64::from(now.day().number());
-        let counters = params![tenant, rows, months_asked];
+        let counters = params![tenant, rows, month_numbers];
         let (rates, due) = (params![tenant, rows, oldest], params![tenant, rows, at]);
         let open = params![tenant, rows];
         let (calls, holds) = (params![tenant, others], params![tenant, swept, at]);
         let (tenant_key, bytes) = (params![tenant], params![tenant, day]);
-        // Each is asked only where it is needed; the others have no rows.
-        let asked: Vec<Sent<'_, Vec<Row>>> = vec![
+        // A statement that is not needed is not sent, and has no rows.
+        let sent: Vec<Sent<'_, Vec<Row>>> = vec![
             query(client, SELECT_TENANT.plain, tenant_key),
             query(client, SELECT_COUNTERS, counters),
             query(client, SELECT_RATES, rates),
             query_if(client, self.decides(), SUM_DUE, due),
             query_if(client, self.is_reserving(), SUM_OPEN, open),
             query_if(client, self.is_reserving(), SELECT_RESERVATIONS, tenant_key),
-            query_if(client, self.is_weighed(), SUM_BYTES, bytes),
+            query_if(client, self.has_bytes_cap(), SUM_BYTES, bytes),
             query_if(client, !swept.is_empty(), SELECT_HOLDS, holds),
             query_if(client, !others.is_empty(), SELECT_CALLS, calls),
         ];
-        let mut answers = in_order(asked).await?.into_iter();
-        let mut next = || answers.next().unwrap_or_default();
+        let mut results = in_order(sent).await?.into_iter();
+        let mut next = || results.next().unwrap_or_default();
         let (tenants, counters, rates, due, open) = (next(), next(), next(), next(), next());
         let (reservations, bytes, holds, stored) = (next(), next(), next(), next());
 
@@ -264,11 +272,12 @@ impl<'w, 'a> Group<'w, 'a> {
         let (sums, reservations_max) = self.sums(client, now, &reservations, &bytes).await?;
         let tenants = HashMap::from([(self.tenant_id, sums)]);
         let book = Loaded { accounts, calls, tenants, due: swept };
-        Ok(Answered { now, claims, book, reservations_max, missed })
+        Ok(LoadedGroup { now, claims, book, reservations_max, missed })
     }
 
-    /// Whether the group has commands, and not only holds to remove: those need no sum of all that
-    /// is due, which takes long when very much is.
+    /// Whether the group has commands, and not only holds to expire.
+    ///
+    /// Without commands, the sum of all due holds is not needed, which is slow if there are many.
     fn decides(&self) -> bool {
         !self.request.calls.is_empty()
     }
@@ -277,17 +286,17 @@ impl<'w, 'a> Group<'w, 'a> {
         self.request.reserving.contains_key(&self.tenant_id)
     }
 
-    /// Whether the bytes of its records decide.
-    fn is_weighed(&self) -> bool {
+    /// Whether the cap on stored bytes applies to records of the group.
+    fn has_bytes_cap(&self) -> bool {
         let capped = self.request.caps.stored_bytes_per_day > 0;
         capped && self.request.recording.contains(&self.tenant_id)
     }
 
-    /// What the caps look at.
+    /// The sums that the caps limit, and the limit on open reservations to check when saving.
     ///
-    /// Far from its bound a tenant's open reservations are not locked: whoever saves sees how many
-    /// there are after all, and begins anew where that is too many. At the bound they are locked, and
-    /// those that are due counted.
+    /// Far below its cap, a tenant's number of open reservations is not locked. Saving then checks
+    /// the number, and retries the group if it is too large. Near the cap, the number is locked, and
+    /// due reservations are counted.
     async fn sums(
         &self,
         client: &Client,
@@ -296,18 +305,18 @@ impl<'w, 'a> Group<'w, 'a> {
         bytes: &[Row],
     ) -> Result<(TenantSums, Option<i64>), StoreError> {
         let number = |rows: &[Row]| rows.first().map_or(Ok(0), |row| row.int::<i64>(0));
-        let stored_bytes = if self.is_weighed() { Some(number(bytes)?) } else { None };
+        let stored_bytes = if self.has_bytes_cap() { Some(number(bytes)?) } else { None };
         let (tenant, caps) = (self.tenant_id.number(), self.request.caps);
-        let Some(asked) = self.request.reserving.get(&self.tenant_id).copied() else {
+        let Some(more) = self.request.reserving.get(&self.tenant_id).copied() else {
             return Ok((TenantSums { open_reservations: None, stored_bytes }, None));
         };
         let mut open = number(reservations)?;
         let mut max = Some(caps.reservations_per_tenant);
-        if caps.beyond_reservations(open, asked) > 0 {
+        if caps.beyond_reservations(open, more) > 0 {
             max = None;
             let locked = client.query_typed(LOCK_RESERVATIONS, params![tenant]).await;
             open = number(&locked.map_err(store_error)?)?;
-            let beyond = caps.beyond_reservations(open, asked);
+            let beyond = caps.beyond_reservations(open, more);
             let at = now.micros();
             let key = params![tenant, at, beyond];
             open -= number(&client.query_typed(COUNT_DUE, key).await.map_err(store_error)?)?;
@@ -315,7 +324,7 @@ impl<'w, 'a> Group<'w, 'a> {
         Ok((TenantSums { open_reservations: Some(open), stored_bytes }, max))
     }
 
-    /// Claims call ids in key order, and waits for whoever claimed one of them before.
+    /// Claims call ids in key order. Waits for transactions that have claimed one of them.
     async fn claim(
         &self,
         client: &Client,
@@ -342,13 +351,13 @@ impl<'w, 'a> Group<'w, 'a> {
         Ok(claims)
     }
 
-    /// The call ids that were there before, or are only looked at.
+    /// The call ids that were stored before, or are only read.
     fn unclaimed(&self, claims: &HashMap<CallKey, Option<EntryId>>) -> Vec<Key> {
         let claimed = self.claimed_keys.iter().filter(|key| !claims.contains_key(&key.0));
-        claimed.chain(&self.looked_keys).copied().collect()
+        claimed.chain(&self.read_keys).copied().collect()
     }
 
-    /// Adds the integrations that call ids are reserved for, to be locked with the others.
+    /// Adds the integrations of the reservations of these calls, so that they are locked too.
     async fn add_reserved_for(&mut self, client: &Client, keys: &[Key]) -> Result<(), StoreError> {
         let (tenant, keys) = (self.tenant_id.number(), keys.to_vec());
         let rows = client.query_typed(RESERVED_FOR, params![tenant, keys]).await;
@@ -358,24 +367,26 @@ impl<'w, 'a> Group<'w, 'a> {
         Ok(())
     }
 
-    /// Locks accounts in key order, and only then reads the clock: never an instant before one that
-    /// any of them was decided at on a server whose time is a moment ahead.
+    /// Locks accounts in key order, and then reads the clock.
+    ///
+    /// The instant is never before the last decision of an account, which may have been made on a
+    /// server whose time is ahead.
     async fn lock(&self, client: &Client, clock: &StoreClock) -> Result<Locked, StoreError> {
         let (tenant, rows) = (self.tenant_id.number(), self.numbers());
         let latest = clock.now().plus_seconds(Counter::APART_SECONDS_MAX).micros();
         let key = params![tenant, rows];
         let latest_key = params![tenant, rows, latest];
-        let asked = vec![
+        let sent = vec![
             query(client, LOCK, key),
             query(client, LAST_AT, latest_key),
             query(client, CLOCK, params![]),
         ];
-        let mut answers = in_order(asked).await?.into_iter();
-        let mut next = || answers.next().unwrap_or_default();
-        let (integrations, last_at, heard) = (next(), next(), next());
+        let mut results = in_order(sent).await?.into_iter();
+        let mut next = || results.next().unwrap_or_default();
+        let (integrations, last_at, reading) = (next(), next(), next());
         let last_at = last_at.first().map_or(Ok(0), |row| row.int::<i64>(0))?;
         let last_at = crate::rows::codec::timestamp(last_at)?;
-        let (wall, confirmations) = super::clock::reading_of(&heard, 0)?;
+        let (wall, confirmations) = super::clock::reading_of(&reading, 0)?;
         let now = decidable(&clock.observe_database(wall, confirmations))?;
         let integrations = integrations.iter().map(|row| IntegrationRow::from_row(row));
         Ok(Locked {
@@ -408,7 +419,7 @@ impl<'w, 'a> Group<'w, 'a> {
         decode::hold(row, self.tenant_id, row.id(5, IntegrationId::from_number)?)
     }
 
-    /// Every call of the group, as it is stored or as nothing that is known yet.
+    /// Every call of the group, stored or fresh.
     fn calls(&self, stored: &[Row]) -> Result<HashMap<(TenantId, CallKey), Call>, StoreError> {
         let fresh = |call: &crate::write::writer_connection::CallToLoad<'_>| {
             Call::fresh(call.call_id.clone())
@@ -434,7 +445,7 @@ impl<'w, 'a> Group<'w, 'a> {
         Ok(calls)
     }
 
-    /// Months of reservations that nobody could know before they were read.
+    /// Loads months that are known only from the loaded reservations.
     async fn load_other_months(
         &self,
         client: &Client,
@@ -477,7 +488,7 @@ fn query<'a>(
     Box::pin(async move { client.query_typed(sql, key).await.map_err(store_error) })
 }
 
-/// The same, where it is needed; else no rows.
+/// The same if the statement is needed, or no rows.
 fn query_if<'a>(
     client: &'a Client,
     is_needed: bool,
@@ -487,10 +498,10 @@ fn query_if<'a>(
     if is_needed { query(client, sql, key) } else { Box::pin(async { Ok(Vec::new()) }) }
 }
 
-/// What is due of each account, by the month in which it is held.
+/// The due sums of each account, by the month in which they are held.
 type DueSums = HashMap<IntegrationId, BTreeMap<Month, Totals>>;
 
-/// `integration_id, day, cost_nanos, tokens, calls`: all that is due.
+/// Decodes rows of `integration_id, day, cost_nanos, tokens, calls`.
 fn sums_due(rows: &[Row]) -> Result<DueSums, StoreError> {
     let mut sums = DueSums::new();
     for row in rows {

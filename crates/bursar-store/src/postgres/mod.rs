@@ -5,7 +5,6 @@
 //! outlives a transaction, so that nodes can connect through a pooler.
 
 mod accounts;
-mod ask;
 mod audit;
 mod bulk;
 mod clock;
@@ -14,6 +13,7 @@ mod connect;
 mod control;
 mod days;
 mod error;
+mod fetch;
 mod history;
 mod keys;
 mod known_labels;

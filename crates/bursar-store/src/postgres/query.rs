@@ -6,7 +6,7 @@ use bursar_core::TenantId;
 use tokio::try_join;
 use tokio_postgres::types::Type;
 
-use super::ask::{listed, number, one, rows};
+use super::fetch::{fetch_all, fetch_list, fetch_number, fetch_optional};
 use super::open::PostgresStore;
 use super::readers::Reader;
 use super::tx::Param;
@@ -36,7 +36,7 @@ impl Query for PostgresStore {
     ) -> Result<Option<T>, StoreError> {
         let values = values.into();
         let query = async move |db: Arc<Reader>| {
-            one(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
+            fetch_optional(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
         };
         self.readers.look_up(tenant_id, query).await
     }
@@ -49,7 +49,7 @@ impl Query for PostgresStore {
     ) -> Result<Vec<T>, StoreError> {
         let values = values.into();
         let query = async move |db: Arc<Reader>| {
-            rows(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
+            fetch_all(db.client()?, sql, &typed(&values), |row| T::from_row(row)).await
         };
         self.readers.look_up(Some(tenant_id), query).await
     }
@@ -62,7 +62,7 @@ impl Query for PostgresStore {
     ) -> Result<Vec<T>, StoreError> {
         let values = values.into();
         let query = async move |db: Arc<Reader>| {
-            listed(&db, sql, &typed(&values), |row| T::from_row(row)).await
+            fetch_list(&db, sql, &typed(&values), |row| T::from_row(row)).await
         };
         self.readers.read(&self.context, tenant_id, query).await
     }
@@ -80,8 +80,8 @@ impl Query for PostgresStore {
             let key = typed(&values);
             // Both are sent together. The first ignores the limit and the offset.
             let (total, rows) = try_join!(
-                number(db.client()?, sql.count.postgres, &key),
-                listed(&db, sql.list.postgres, &key, |row| T::from_row(row)),
+                fetch_number(db.client()?, sql.count.postgres, &key),
+                fetch_list(&db, sql.list.postgres, &key, |row| T::from_row(row)),
             )?;
             Ok(Paged { rows, total })
         };

@@ -1,4 +1,4 @@
-//! Saving: a few bulk statements for a whole group, sent together.
+//! Saves a book: a few bulk statements for the whole group, sent together.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,8 @@ const INSERT_ENTRIES: &str = concat!(
     entry_columns!(entry_arrays),
     ")"
 );
-// Calls are there when they are written: the conflict only finds them. An update would join them,
-// and the planner, that may never have heard of the tenant, would read all that the tenant has.
+// The calls exist already, so each row is a conflict and an update by key. With an `update ... from`
+// and without statistics about the tenant, the planner may choose to read all calls of the tenant.
 const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, call_id, \
      integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
      reserved_at, expires_at, reservation_state, ended_at) \
@@ -78,7 +78,7 @@ const UPSERT_ROLLUPS: &str = concat!(
     rollup_figures!(figure_additions)
 );
 
-/// Writes everything that a book says changed.
+/// Writes all changes of a book.
 pub(super) fn book(writer: &mut PostgresWriter, book: &Book<'_>) -> Result<(), StoreError> {
     let Some(tenant_id) = tenant_of(book) else { return Ok(()) };
     let rollups = aggregate(book.entries(), &mut StoredLabels(writer))?;
@@ -94,14 +94,13 @@ pub(super) fn book(writer: &mut PostgresWriter, book: &Book<'_>) -> Result<(), S
     let reservations_max = writer.reservations_max;
     writer.query_in_tx(Some(tenant_id), async |client| {
         let mut sent: Vec<_> = bulks.iter().map(|bulk| bulk.execute(client, &tenant)).collect();
-        // The last one: groups of the tenant that have nothing else in common meet here, and wait for
-        // each other's commit.
+        // This comes last, because it locks a row that all groups of the tenant share.
         sent.extend(change.map(|change| count_open(client, tenant_id, change)));
         let counted = in_order(sent).await?;
         let open = change.filter(|change| *change > 0).and(counted.last().copied());
         match (open, reservations_max) {
             (Some(open), Some(max)) if i64::try_from(open).is_ok_and(|open| open > max) => {
-                let cause = std::io::Error::other("others reserved as well");
+                let cause = std::io::Error::other("other groups reserved up to the tenant's cap");
                 Err(StoreError::Retry(std::sync::Arc::new(cause)))
             }
             (Some(_) | None, _) => Ok(()),
@@ -109,7 +108,7 @@ pub(super) fn book(writer: &mut PostgresWriter, book: &Book<'_>) -> Result<(), S
     })
 }
 
-/// Changes how many open reservations a tenant has, and tells how many those are.
+/// Changes the number of open reservations of a tenant, and returns it.
 fn count_open(client: &Client, tenant_id: TenantId, change: i64) -> Sent<'_, u64> {
     Box::pin(async move {
         let tenant = tenant_id.number();
@@ -148,7 +147,7 @@ fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
     Bulk { sql: INSERT_ENTRIES, rows: entries.len(), columns }
 }
 
-/// The call ids that this group claimed or changed: completed, named an entry, or given back.
+/// The changes of calls: removed claims, calls with only an entry, and calls with a reservation.
 fn calls<'b>(writer: &PostgresWriter, book: &'b Book<'_>) -> [Bulk<'b>; 3] {
     let (mut void, mut recorded, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
     for (&(_, key), call) in book.calls() {
@@ -206,7 +205,7 @@ fn reservations<'b>(reserved: &[(Key, Option<EntryId>, &'b Reservation)]) -> Bul
     Bulk { sql: UPDATE_CALLS, rows: reserved.len(), columns }
 }
 
-/// The reservations that expired and that no command of the group named.
+/// The expired reservations that no command of the group names.
 fn expired(book: &Book<'_>) -> Bulk<'static> {
     let is_unnamed = |hold: &&Hold| !book.calls().contains_key(&(hold.tenant_id, hold.call));
     let keys: Vec<Key> =
@@ -214,7 +213,7 @@ fn expired(book: &Book<'_>) -> Bulk<'static> {
     Bulk { sql: EXPIRE_CALLS, rows: keys.len(), columns: vec![Column::Keys(keys)] }
 }
 
-/// The months and the rates of the accounts.
+/// The changed months and rates of the accounts.
 fn accounts(book: &Book<'_>) -> [Bulk<'static>; 2] {
     let mut months: [Vec<i64>; 9] = Default::default();
     let mut rates: [Vec<i64>; 4] = Default::default();
@@ -270,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_statements_mean_expired_reservations() {
+    fn the_statement_sets_the_code_of_expired_reservations() {
         let expired = codec::reservation_state_code(bursar_core::ReservationState::Expired);
         assert!(EXPIRE_CALLS.contains(&format!("reservation_state = {expired},")));
     }

@@ -1,4 +1,4 @@
-//! Usage by what took it, and step by step: from rollups, sessions from entries.
+//! Reads breakdowns and series of usage: from rollups, and for sessions from entries.
 
 use super::open::PostgresStore;
 use crate::read::breakdown::{GroupBy, SeriesReads};
@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use tokio_postgres::{Client, Row};
 
-use super::ask::{each, number, one, rows};
+use super::fetch::{fetch_all, fetch_number, fetch_optional, for_each_row};
 use super::history::integrations;
 use super::readers::Reader;
 use super::tx::params;
@@ -29,8 +29,8 @@ use crate::rows::protection::cost_nanos;
 use crate::rows::rollup::OTHER;
 use crate::rows::rollup_columns::{Rollup, rollup_figures};
 
-// The integrations are an array, so that PostgreSQL finds the days of each by the primary key. With
-// some statistics it would otherwise scan all rollups of the tenant.
+// The integrations are an array, so that PostgreSQL finds the days of each by the primary key.
+// Otherwise, with some statistics, it scans all rollups of the tenant.
 const LIST_ROLLUPS: &str = concat!(
     "select i.integration_id, i.name, i.provider_type, r.start, r.provider, r.label, ",
     rollup_figures!(figure_names, "r."),
@@ -40,7 +40,7 @@ const LIST_ROLLUPS: &str = concat!(
      where tenant_id = $1 and ($2 is null or integration_id = $2))) and r.grain = $3 \
      and r.start between $4 and $5"
 );
-/// Also how many rollups were looked at, and whether any of them is of what is counted as other.
+/// Also the number of rollups that were read, and whether one of them is for other labels.
 const COUNT_CALLS: &str = "select \
      coalesce(sum(calls) filter (where $6 is null or label = $6), 0)::bigint, \
      coalesce(sum(errors) filter (where $6 is null or label = $6), 0)::bigint, \
@@ -49,29 +49,31 @@ const COUNT_CALLS: &str = "select \
      from (select provider, label, calls, errors, blocked from rollups \
      where tenant_id = $1 and integration_id = any (array (select integration_id \
      from integrations where tenant_id = $1 and ($2 is null or integration_id = $2))) \
-     and grain = $3 and start between $4 and $5 limit $8) looked";
+     and grain = $3 and start between $4 and $5 limit $8) counted";
 const HAS_LABEL: &str = "select count(*) from (select from rollup_labels \
      where tenant_id = $1 and kind = $2 and label = $3 limit 1) found";
-/// Of each session an entry, by which it is found again. One row more than can be told apart. Each
-/// integration is read by itself (`offset 0` keeps it so), by time: an index on sessions would give
-/// them in order, but those of all times.
+/// For each session one of its entries, which leads to its id, and its sums. The limit is one row
+/// above the largest number of sessions.
+///
+/// With `offset 0`, the planner reads each integration by time. The index on sessions is sorted, but
+/// has the sessions of all times.
 const SUM_SESSIONS: &str = "select max(found.entry_id), count(*), \
      div(sum(found.cost_nanos), 1000000000)::bigint, \
      mod(sum(found.cost_nanos), 1000000000)::bigint \
-     from unnest($2::bigint[]) as walked (integration_id) cross join lateral \
+     from unnest($2::bigint[]) as scanned (integration_id) cross join lateral \
      (select entry_id, session_id, cost_nanos from usage_entries \
-     where tenant_id = $1 and integration_id = walked.integration_id \
+     where tenant_id = $1 and integration_id = scanned.integration_id \
      and occurred_at >= $3 and occurred_at < $4 and session_id is not null offset 0) found \
      group by found.session_id limit $5 + 1";
-const SESSIONS_OF: &str = "select e.session_id from unnest($2::bigint[]) as asked (entry_id) \
+const SESSIONS_OF: &str = "select e.session_id from unnest($2::bigint[]) as wanted (entry_id) \
      cross join lateral (select session_id from usage_entries \
-     where tenant_id = $1 and entry_id = asked.entry_id limit 1) e where e.session_id is not null";
-const LIST_SESSIONS: &str = "select asked.session_id, e.kind, e.tokens_in, e.tokens_out, \
+     where tenant_id = $1 and entry_id = wanted.entry_id limit 1) e where e.session_id is not null";
+const LIST_SESSIONS: &str = "select wanted.session_id, e.kind, e.tokens_in, e.tokens_out, \
      e.tokens_cache_read, e.tokens_cache_write, e.tokens_reasoning, e.cost_nanos, e.cost_source, \
-     e.latency_ms, e.policy_result, e.error_code is not null from unnest($2::text[]) as asked (session_id) \
+     e.latency_ms, e.policy_result, e.error_code is not null from unnest($2::text[]) as wanted (session_id) \
      cross join lateral (select kind, tokens_in, tokens_out, tokens_cache_read, \
      tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, \
-     error_code from usage_entries where tenant_id = $1 and session_id = asked.session_id \
+     error_code from usage_entries where tenant_id = $1 and session_id = wanted.session_id \
      and occurred_at >= $3 and occurred_at < $4 and ($5 is null or integration_id = $5) \
      offset 0) e";
 
@@ -82,11 +84,11 @@ impl SeriesReads for PostgresStore {
         tenant_id: TenantId,
         filter: BreakdownFilter,
     ) -> Result<Option<Breakdown>, StoreError> {
-        let question = async move |db: Arc<Reader>| usage_breakdown(&db, tenant_id, &filter).await;
+        let query = async move |db: Arc<Reader>| usage_breakdown(&db, tenant_id, &filter).await;
         if filter.by == GroupBy::Session {
-            self.readers.read_large(&self.context, tenant_id, question).await
+            self.readers.read_large(&self.context, tenant_id, query).await
         } else {
-            self.readers.read(&self.context, tenant_id, question).await
+            self.readers.read(&self.context, tenant_id, query).await
         }
     }
 
@@ -115,12 +117,12 @@ impl SeriesReads for PostgresStore {
     }
 }
 
-type Whose = (TenantId, Option<IntegrationId>);
+type RollupOwner = (TenantId, Option<IntegrationId>);
 
-/// Reads rollups of some spans, all at once.
-async fn each_of(
+/// Reads the rollups of some spans, with concurrent statements.
+async fn for_each_rollup(
     db: &Client,
-    (tenant_id, integration_id): Whose,
+    (tenant_id, integration_id): RollupOwner,
     reads: Vec<(Part, Span)>,
     take: impl Fn(Part, FoundRollup) -> Result<(), StoreError> + Sync,
 ) -> Result<(), StoreError> {
@@ -129,12 +131,12 @@ async fn each_of(
     let read = |(part, span): (Part, Span)| async move {
         let (grain, first, last) = stored(span);
         let key = params![tenant, integration, grain, first, last];
-        each(db, LIST_ROLLUPS, key, |row| take(part, FoundRollup::read(row)?)).await
+        for_each_row(db, LIST_ROLLUPS, key, |row| take(part, FoundRollup::read(row)?)).await
     };
     try_join_all(reads.into_iter().map(read)).await.map(|_| ())
 }
 
-/// Grain, first and last step, as they are stored.
+/// The stored grain, first step and last step of a span.
 fn stored(span: Span) -> (i64, i64, i64) {
     (span.grain.code(), span.first.into(), span.last.into())
 }
@@ -154,19 +156,22 @@ pub(super) async fn usage_breakdown(
             aggregate.lock().add_session(session_id, &sums)?;
         }
     }
-    let whose = (tenant_id, filter.integration_id);
-    each_of(db, whose, filter.reads(), |part, found| aggregate.lock().add(part, found)).await?;
+    let owner = (tenant_id, filter.integration_id);
+    for_each_rollup(db, owner, filter.reads(), |part, found| aggregate.lock().add(part, found))
+        .await?;
     Ok(Some(aggregate.into_inner().into_breakdown()))
 }
 
-/// The first instant of the days, and the first one after them.
+/// The first instant of the days, and the first instant after them.
 fn instants(filter: &BreakdownFilter) -> (i64, i64) {
     let end = Day::from_number(filter.last.number() + 1);
     (filter.first.start().micros(), end.start().micros())
 }
 
-/// The largest sessions; nothing when there are too many. The database adds their entries up, which
-/// it does on disk where they are many; here only as many are kept as are asked for.
+/// The largest sessions; `None` if there are too many to distinguish.
+///
+/// The database adds up their entries, on disk if there are many. Only as many sessions as requested
+/// stay in memory here.
 async fn largest_sessions(
     db: &Client,
     tenant_id: TenantId,
@@ -174,10 +179,10 @@ async fn largest_sessions(
 ) -> Result<Option<Vec<SessionCost>>, StoreError> {
     let (tenant, (start, end)) = (tenant_id.number(), instants(filter));
     let integrations = integrations(db, tenant_id, filter.integration_id).await?;
-    let told_apart = i64::try_from(SESSIONS_MAX).unwrap_or(i64::MAX);
+    let sessions_max = i64::try_from(SESSIONS_MAX).unwrap_or(i64::MAX);
     let (mut largest, mut count) = (LargestSessions::new(filter), 0);
-    let key = params![tenant, integrations, start, end, told_apart];
-    each(db, SUM_SESSIONS, key, |row| {
+    let key = params![tenant, integrations, start, end, sessions_max];
+    for_each_row(db, SUM_SESSIONS, key, |row| {
         count += 1;
         largest.offer(SessionCost {
             entry_number: row.int(0)?,
@@ -187,10 +192,10 @@ async fn largest_sessions(
         Ok(())
     })
     .await?;
-    Ok((count <= told_apart).then(|| largest.into_sessions()))
+    Ok((count <= sessions_max).then(|| largest.into_sessions()))
 }
 
-/// These sessions in full.
+/// The sums of these sessions.
 async fn sessions(
     db: &Client,
     tenant_id: TenantId,
@@ -200,12 +205,12 @@ async fn sessions(
     let (tenant, (start, end)) = (tenant_id.number(), instants(filter));
     let entries: Vec<i64> = largest.iter().map(|session| session.entry_number).collect();
     let session_id = |row: &Row| row.text::<String>(0);
-    let names = rows(db, SESSIONS_OF, params![tenant, entries], session_id).await?;
+    let names = fetch_all(db, SESSIONS_OF, params![tenant, entries], session_id).await?;
     let integration = filter.integration_id.map(IntegrationId::number);
     let mut sums: HashMap<String, Sums> =
         names.iter().map(|name| (name.clone(), Sums::default())).collect();
     let key = params![tenant, names, start, end, integration];
-    each(db, LIST_SESSIONS, key, |row| {
+    for_each_row(db, LIST_SESSIONS, key, |row| {
         if let Some(sum) = sums.get_mut(row.str(0)?) {
             sum.add(&Rollup::of(&decode::rollup_facts(row, 1)?))?;
         }
@@ -225,9 +230,11 @@ pub(super) async fn usage_series(
         None => None,
     };
     let aggregate = Mutex::new(SeriesAggregate::new(filter, breakdown, db.memory()));
-    let whose = (tenant_id, filter.integration_id);
-    each_of(db.client()?, whose, filter.reads(), |part, found| aggregate.lock().add(part, found))
-        .await?;
+    let owner = (tenant_id, filter.integration_id);
+    for_each_rollup(db.client()?, owner, filter.reads(), |part, found| {
+        aggregate.lock().add(part, found)
+    })
+    .await?;
     Ok(aggregate.into_inner().into_series())
 }
 
@@ -242,9 +249,10 @@ pub(super) async fn counted_calls(
     let label = filter.labelled();
     let (kind, name) = (label.map(|(kind, _)| kind.code()), label.map(|(_, name)| name));
     let labelled = params![tenant, kind, name];
-    let looked_max = ROLLUPS_COUNTED_MAX + 1;
-    let counted = params![tenant, integration, grain, first, last, name, OTHER, looked_max];
-    let has_label = number(db, HAS_LABEL, labelled).await? > 0;
-    let calls = one(db, COUNT_CALLS, counted, |row| filter.counted(row, has_label)).await?;
+    let limit = ROLLUPS_COUNTED_MAX + 1;
+    let counted = params![tenant, integration, grain, first, last, name, OTHER, limit];
+    let has_label = fetch_number(db, HAS_LABEL, labelled).await? > 0;
+    let calls =
+        fetch_optional(db, COUNT_CALLS, counted, |row| filter.counted(row, has_label)).await?;
     Ok(calls.flatten())
 }

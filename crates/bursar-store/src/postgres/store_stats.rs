@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::join;
 use tokio_postgres::Client;
 
-use super::ask::{number, rows};
+use super::fetch::{fetch_all, fetch_number};
 use super::readers::read_error;
 use super::tx::{self, params};
 use crate::error::StoreError;
@@ -112,7 +112,7 @@ pub(super) async fn next_tenants(
     limit: usize,
 ) -> Result<Vec<TenantId>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    rows(db, NEXT_TENANTS, params![after, limit], |row| row.id(0, TenantId::from_number)).await
+    fetch_all(db, NEXT_TENANTS, params![after, limit], |row| row.id(0, TenantId::from_number)).await
 }
 
 /// Runs a query while the transaction sees the rows of this tenant.
@@ -141,7 +141,7 @@ pub(super) async fn near_limits(
     let query = |tenant_id: TenantId| async move {
         let (tenant, number) = (tenant_id.number(), i64::from(month.number()));
         let key = params![tenant, number, at, start, end];
-        rows(db, LIST_LIMITED, key, |row| decode::near_limit(row, month)).await
+        fetch_all(db, LIST_LIMITED, key, |row| decode::near_limit(row, month)).await
     };
     let add = |near_limits: &mut NearLimits, found: Vec<NearLimit>| {
         found.into_iter().for_each(|account| near_limits.offer(account));
@@ -159,13 +159,13 @@ pub(super) async fn stats(
     let mut scan = std::mem::take(&mut *scans.open.lock());
     let query = |tenant_id: TenantId| async move {
         let (tenant, now) = (tenant_id.number(), now.micros());
-        number(db, COUNT_OPEN, params![tenant, now]).await
+        fetch_number(db, COUNT_OPEN, params![tenant, now]).await
     };
     let open_reservations = scan.advance(db, 0, query, |sum, open: i64| *sum += open).await;
     *scans.open.lock() = scan;
     let open_reservations = open_reservations?;
-    let tenants = number(db, COUNT_TENANTS, params![]).await?;
-    let data_bytes = number(db, DATA_BYTES, params![]).await?;
+    let tenants = fetch_number(db, COUNT_TENANTS, params![]).await?;
+    let data_bytes = fetch_number(db, DATA_BYTES, params![]).await?;
     Ok(StoreStats {
         tenants,
         open_reservations,

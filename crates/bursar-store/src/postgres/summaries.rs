@@ -1,4 +1,4 @@
-//! Rows, lists and sums for readers. Sums come from rollups only.
+//! Reads sums of usage by integration and day, from rollups only.
 //!
 //! Independent statements are sent together, so that a read takes one round trip.
 
@@ -11,7 +11,7 @@ use bursar_core::{Day, IntegrationId, TenantId};
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::ask::{each, listed, number, one};
+use super::fetch::{fetch_list, fetch_number, fetch_optional, for_each_row};
 use super::readers::Reader;
 use super::tx::{Param, params};
 use crate::error::StoreError;
@@ -75,8 +75,9 @@ impl SummaryReads for PostgresStore {
     }
 }
 
-/// A page of a statement, and the number of all rows. Both statements take the same values; the
-/// first one has no use for the page.
+/// A page of a statement, and the number of all rows.
+///
+/// Both statements get the same values; the count ignores those of the page.
 pub(super) async fn page<T>(
     db: &Reader,
     (count, list): (&str, &str),
@@ -84,11 +85,11 @@ pub(super) async fn page<T>(
     read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Paged<T>, StoreError> {
     let (total, rows) =
-        try_join!(number(db.client()?, count, params), listed(db, list, params, read))?;
+        try_join!(fetch_number(db.client()?, count, params), fetch_list(db, list, params, read))?;
     Ok(Paged { rows, total })
 }
 
-/// The values of a page.
+/// The limit and the offset of a page, as stored numbers.
 pub(super) fn bounds(page: Page) -> (i64, i64) {
     (page.limit.into(), page.offset.into())
 }
@@ -99,7 +100,7 @@ pub(super) async fn recorded_calls(
     integration_id: Option<IntegrationId>,
 ) -> Result<i64, StoreError> {
     let (tenant, integration) = (tenant_id.number(), integration_id.map(IntegrationId::number));
-    number(db, SUM_CALLS, params![tenant, integration]).await
+    fetch_number(db, SUM_CALLS, params![tenant, integration]).await
 }
 
 pub(super) async fn usage_by_integration(
@@ -112,7 +113,7 @@ pub(super) async fn usage_by_integration(
     let (first, last) = (i64::from(first.number()), i64::from(last.number()));
     let mut sums = IntegrationSums::new(db.memory());
     let key = params![tenant, integration, first, last];
-    each(db.client()?, LIST_DAYS, key, |row| sums.add(row)).await?;
+    for_each_row(db.client()?, LIST_DAYS, key, |row| sums.add(row)).await?;
     Ok(sums.into_usage())
 }
 
@@ -122,6 +123,8 @@ pub(super) async fn cost_of_day(
     day: Day,
 ) -> Result<i128, StoreError> {
     let (tenant, day) = (tenant_id.number(), i64::from(day.number()));
-    // Sums have one row always.
-    Ok(one(db, SUM_COST, params![tenant, day], |row| cost_nanos(row, 0)).await?.unwrap_or_default())
+    // The query always returns one row.
+    Ok(fetch_optional(db, SUM_COST, params![tenant, day], |row| cost_nanos(row, 0))
+        .await?
+        .unwrap_or_default())
 }

@@ -6,7 +6,7 @@ use bursar_core::{CallKey, TenantId};
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::ask::{each, number, rows};
+use super::fetch::{fetch_all, fetch_number, for_each_row};
 use super::readers::read_error;
 use super::store_stats::next_tenants;
 use super::tx::{self, Key, Messages, params};
@@ -80,26 +80,26 @@ async fn tenant(db: &Client, tenant_id: TenantId) -> Result<VerifyReport, StoreE
     let tenant = tenant_id.number();
     labels(db, tenant, &mut recount).await?;
     entries(db, tenant, &mut recount).await?;
-    recount.compare_calls(number(db, CALLS_WITH_ENTRY, params![tenant]).await?);
-    each(db, OPEN, params![tenant], |row| recount.add_open(row)).await?;
-    each(db, COUNTERS, params![tenant], |row| recount.compare_counter(row)).await?;
-    each(db, RESERVATIONS, params![tenant], |row| recount.compare_open(row)).await?;
-    each(db, BYTES, params![tenant], |row| recount.compare_bytes(row)).await?;
-    each(db, ROLLUPS, params![tenant], |row| recount.compare_rollup(row)).await?;
+    recount.compare_calls(fetch_number(db, CALLS_WITH_ENTRY, params![tenant]).await?);
+    for_each_row(db, OPEN, params![tenant], |row| recount.add_open(row)).await?;
+    for_each_row(db, COUNTERS, params![tenant], |row| recount.compare_counter(row)).await?;
+    for_each_row(db, RESERVATIONS, params![tenant], |row| recount.compare_open(row)).await?;
+    for_each_row(db, BYTES, params![tenant], |row| recount.compare_bytes(row)).await?;
+    for_each_row(db, ROLLUPS, params![tenant], |row| recount.compare_rollup(row)).await?;
     Ok(recount.into_report())
 }
 
 /// Reads the labels, and compares their number of each kind with the stored one.
 async fn labels(db: &Client, tenant: i64, recount: &mut Recount) -> Result<(), StoreError> {
     let mut counted: HashMap<i64, i64> = HashMap::new();
-    each(db, LABELS, params![tenant], |row| {
+    for_each_row(db, LABELS, params![tenant], |row| {
         *counted.entry(row.int(1)?).or_default() += 1;
         recount.add_label(row)
     })
     .await?;
     let read = |row: &Row| Ok((row.int(0)?, row.int(1)?));
     let mut stored: HashMap<i64, i64> =
-        rows(db, LABEL_COUNTS, params![tenant], read).await?.into_iter().collect();
+        fetch_all(db, LABEL_COUNTS, params![tenant], read).await?.into_iter().collect();
     for (kind, counted) in counted {
         let stored = stored.remove(&kind).unwrap_or_default();
         if stored != counted {
@@ -138,7 +138,7 @@ async fn entries_after(
     tenant: i64,
     after: i64,
 ) -> Result<Vec<CountedEntry>, StoreError> {
-    rows(db, ENTRIES, params![tenant, after, ENTRIES_AT_ONCE], CountedEntry::read).await
+    fetch_all(db, ENTRIES, params![tenant, after, ENTRIES_AT_ONCE], CountedEntry::read).await
 }
 
 /// The entries that the calls of these entries name.
@@ -152,6 +152,6 @@ async fn entries_of_calls(
         keys.extend(entry.call_key()?.map(|(_, key)| Key(key)));
     }
     let read = |row: &Row| Ok((CallKey(u128::from_be_bytes(row.bytes(0)?)), row.int(1)?));
-    let found = rows(db, ENTRIES_OF_CALLS, params![tenant, keys], read).await?;
+    let found = fetch_all(db, ENTRIES_OF_CALLS, params![tenant, keys], read).await?;
     Ok(found.into_iter().collect())
 }

@@ -57,14 +57,14 @@ impl WriterConnection for PostgresWriter {
         audit::write(self)?;
         self.commit_open()?;
         self.labels.keep_staged();
-        self.also.clear();
+        self.extra_integrations.clear();
         Ok(())
     }
 
     fn abandon(&mut self) {
         self.disconnect();
         self.rollback();
-        self.also.clear();
+        self.extra_integrations.clear();
         self.reservations_max = None;
     }
 

@@ -43,7 +43,7 @@ pub(super) struct PostgresWriter {
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<CallKey, Option<EntryId>>,
     /// Integrations that the group needs although its commands do not name them.
-    pub(super) also: BTreeSet<IntegrationId>,
+    pub(super) extra_integrations: BTreeSet<IntegrationId>,
     /// The limit on the tenant's open reservations when this transaction is saved, if other
     /// transactions may add reservations meanwhile.
     pub(super) reservations_max: Option<i64>,
@@ -98,7 +98,7 @@ impl PostgresWriter {
             numbers: Numbers::default(),
             labels: KnownLabels::default(),
             claims: HashMap::new(),
-            also: BTreeSet::new(),
+            extra_integrations: BTreeSet::new(),
             reservations_max: None,
             sweep,
             audit_key,

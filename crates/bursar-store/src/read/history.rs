@@ -1,15 +1,15 @@
 //! Pages of the history, newest first: the part that all databases share.
 //!
-//! Each filter has an index, which is walked from the newest entry to the oldest; the other filters
-//! are checked on the way. Without a filter, or by model, the history of a tenant is the merge of
-//! its integrations. The number of entries that a page may check is limited, so that a page never
-//! gets expensive if two filters rarely match together. Such a page ends early and says where to
-//! continue.
+//! Each filter has an index, which is scanned from the newest entry to the oldest. The other filters
+//! are checked for each entry. Without a filter, or by model, the history of a tenant is the merge
+//! of the scans of its integrations. The number of entries that a page may check is limited, so that
+//! a page stays cheap if two filters rarely match together. Such a page ends early and names the
+//! position at which to continue.
 //!
 //! A page at an offset does not end early, because a client that adds up offsets would skip
 //! entries. It checks as many entries as the time limit of a read permits.
 //!
-//! Deliberately absent: the walks themselves, which are statements of each database.
+//! Deliberately absent: the scans themselves, which are statements of each database.
 
 use bursar_core::{EntryId, PolicyResult};
 
@@ -18,33 +18,34 @@ use crate::read::entries::{HistoryFilter, HistoryPage, HistoryPart, HistoryPosit
 use crate::read::page::Page;
 use crate::rows::row::UsageRow;
 
-/// The limit on the entries that one page skips, shared by its merged walks.
-const PASSED_MAX: usize = 20_000;
-/// How many entries each walk may skip regardless of the number of walks.
-const PASSED_MIN: usize = 50;
-/// The same for a page at an offset, which the time limit of a read ends first.
-const PASSED_BY_WHOLE_MAX: usize = u32::MAX as usize;
+/// The limit on the entries that one page skips, shared by its merged scans.
+const SKIPPED_MAX: usize = 20_000;
+/// The entries that each scan may skip, regardless of the number of scans.
+const SKIPPED_MIN: usize = 50;
+/// The limit for a page at an offset. The time limit of the read is reached first.
+const WHOLE_SKIPPED_MAX: usize = u32::MAX as usize;
 /// The limit on the metadata and messages of a page, so that every page fits into memory.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// The same for a page at an offset, which is refused beyond it.
+/// The limit for a page at an offset, which is refused beyond it.
 ///
-/// The default memory of a tenant's answers fits little more, because texts are in memory twice.
+/// The default memory budget of a tenant's responses allows little more, because texts are in memory
+/// twice.
 const WHOLE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The same for a page of an export, which stays in memory until a slow client has taken it.
+/// The limit for a page of an export, which stays in memory until a slow client has received it.
 const EXPORT_BYTES_MAX: usize = 64 * 1024;
 /// The limit on the entries of a page of an export.
 const EXPORT_ROWS_MAX: u32 = 256;
 
-/// Where a page ends.
+/// The limits of a page.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct PageLimits {
     page: Page,
     bytes_max: usize,
     is_whole: bool,
 }
 
-impl Cut {
-    /// The end of a page of an export.
+impl PageLimits {
+    /// The limits of a page of an export.
     pub(crate) const EXPORT: Self = Self {
         page: Page { offset: 0, limit: EXPORT_ROWS_MAX },
         bytes_max: EXPORT_BYTES_MAX,
@@ -52,7 +53,7 @@ impl Cut {
     };
 }
 
-impl From<HistoryPart> for Cut {
+impl From<HistoryPart> for PageLimits {
     fn from(part: HistoryPart) -> Self {
         match part {
             HistoryPart::UpTo(limit) => {
@@ -64,7 +65,7 @@ impl From<HistoryPart> for Cut {
     }
 }
 
-impl Cut {
+impl PageLimits {
     /// Refuses a page that ends early if the client would skip entries.
     fn check(self, page: HistoryPage) -> Result<HistoryPage, StoreError> {
         let is_short = page.rows.len() < self.page.limit as usize && page.next.is_some();
@@ -72,12 +73,12 @@ impl Cut {
     }
 }
 
-/// The index that leads from the newest entry to the oldest.
+/// The index whose scan finds the entries, from the newest to the oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Of one integration.
+pub(crate) enum HistoryIndex {
+    /// By integration.
     Time,
-    /// Of one integration.
+    /// By integration and model.
     Model,
     Agent,
     Session,
@@ -85,7 +86,7 @@ pub(crate) enum Way {
     NotAllowed,
 }
 
-impl Way {
+impl HistoryIndex {
     /// The most selective index for a filter.
     pub(crate) fn of(filter: &HistoryFilter) -> Self {
         if filter.session_id.is_some() {
@@ -112,60 +113,62 @@ impl Way {
     }
 }
 
-/// Between which instants, and after which entry, a walk goes; all as they are stored.
+/// The range of a scan: its instants, and the entry after which it begins. All are stored values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stretch {
+pub(crate) struct HistoryRange {
     pub(crate) first_at: i64,
-    /// The index begins where the last page ended; the pair below only tells entries of one
-    /// instant apart.
+    /// At most the instant at which the last page ended. The pair below distinguishes the entries of
+    /// that instant.
     pub(crate) last_at: i64,
     pub(crate) after_at: i64,
     pub(crate) after_id: i64,
 }
 
-/// A page under construction: the newest positions that the walks have found so far.
+/// A page under construction: the newest positions that the scans have found so far.
 #[derive(Debug)]
-pub(crate) struct Merge {
-    cut: Cut,
+pub(crate) struct HistoryMerge {
+    limits: PageLimits,
     offset: usize,
     /// The last position of the page.
     last: usize,
-    passed_max: usize,
-    places: Vec<HistoryPosition>,
-    /// The newest position at which a walk gave up.
+    skipped_max: usize,
+    positions: Vec<HistoryPosition>,
+    /// The newest position at which a scan reached its limit.
     horizon: Option<HistoryPosition>,
 }
 
-impl Merge {
-    /// A page from a number of walks.
-    pub(crate) fn new(cut: Cut, walks: usize) -> Self {
-        let Page { offset, limit } = cut.page;
+impl HistoryMerge {
+    /// A page from a number of scans.
+    pub(crate) fn new(limits: PageLimits, scans: usize) -> Self {
+        let Page { offset, limit } = limits.page;
         let (offset, last) = (offset as usize, offset as usize + limit as usize);
-        let share = (PASSED_MAX / walks.max(1)).max(PASSED_MIN);
-        let passed_max = if cut.is_whole { PASSED_BY_WHOLE_MAX } else { share };
-        Self { cut, offset, last, passed_max, places: Vec::new(), horizon: None }
+        let share = (SKIPPED_MAX / scans.max(1)).max(SKIPPED_MIN);
+        let skipped_max = if limits.is_whole { WHOLE_SKIPPED_MAX } else { share };
+        Self { limits, offset, last, skipped_max, positions: Vec::new(), horizon: None }
     }
 
-    /// How many entries a walk may find: one more than requested, to tell whether there are more.
+    /// The matches that a scan needs: one more than requested, to know whether there is a next page.
     pub(crate) const fn wanted(&self) -> usize {
         self.last + 1
     }
 
-    /// After how many skipped entries a walk gives up.
-    pub(crate) const fn passed_max(&self) -> usize {
-        self.passed_max
+    /// The limit on the entries that a scan skips.
+    pub(crate) const fn skipped_max(&self) -> usize {
+        self.skipped_max
     }
 
-    /// The range of the next walk.
+    /// The range of the next scan.
     ///
-    /// After the page is full or ends early, only entries newer than its last position matter.
-    pub(crate) fn stretch(&self, filter: &HistoryFilter) -> Stretch {
-        let floor = self.places.get(self.last).copied().max(self.horizon);
-        let start = filter.start.max(floor.map(|place| place.occurred_at));
+    /// Once the page is full or ends early, only entries newer than its last position matter.
+    pub(crate) fn range(&self, filter: &HistoryFilter) -> HistoryRange {
+        let floor = self.positions.get(self.last).copied().max(self.horizon);
+        let start = filter.start.max(floor.map(|position| position.occurred_at));
         let end = filter.end.map_or(i64::MAX, |end| end.micros().saturating_sub(1));
-        let after = filter.after.map(|place| (place.occurred_at.micros(), place.entry_id.number()));
+        let after = filter
+            .after
+            .map(|position| (position.occurred_at.micros(), position.entry_id.number()));
         let (after_at, after_id) = after.unwrap_or((i64::MAX, i64::MAX));
-        Stretch {
+        HistoryRange {
             first_at: start.map_or(i64::MIN, |start| start.micros()),
             last_at: end.min(after_at),
             after_at,
@@ -174,66 +177,66 @@ impl Merge {
     }
 
     /// Adds a matching entry.
-    pub(crate) fn found(&mut self, place: HistoryPosition) {
-        self.places.push(place);
+    pub(crate) fn add_match(&mut self, position: HistoryPosition) {
+        self.positions.push(position);
     }
 
-    /// Notes that a walk gave up at this entry.
-    pub(crate) fn gave_up(&mut self, place: HistoryPosition) {
-        self.horizon = self.horizon.max(Some(place));
+    /// Records that a scan reached its limit at this entry.
+    pub(crate) fn stopped_at(&mut self, position: HistoryPosition) {
+        self.horizon = self.horizon.max(Some(position));
     }
 
-    /// Drops all but the newest positions, after one or more walks.
-    pub(crate) fn settle(&mut self) {
-        self.places.sort_unstable_by(|a, b| b.cmp(a));
-        self.places.truncate(self.wanted());
+    /// Drops all but the newest positions, after one or more scans.
+    pub(crate) fn keep_newest(&mut self) {
+        self.positions.sort_unstable_by(|a, b| b.cmp(a));
+        self.positions.truncate(self.wanted());
     }
 
-    /// The finished page, after all walks.
-    pub(crate) fn into_picked(mut self) -> Picked {
-        // Beyond the first position where a walk gave up, entries may be missing.
-        self.places.retain(|place| self.horizon.is_none_or(|horizon| *place >= horizon));
-        let next = match self.places.get(self.last) {
-            Some(_) => self.last.checked_sub(1).and_then(|at| self.places.get(at)).copied(),
+    /// The positions of the page, after all scans.
+    pub(crate) fn finish(mut self) -> PagePositions {
+        // Beyond the newest position at which a scan stopped, entries may be missing.
+        self.positions.retain(|position| self.horizon.is_none_or(|horizon| *position >= horizon));
+        let next = match self.positions.get(self.last) {
+            Some(_) => self.last.checked_sub(1).and_then(|at| self.positions.get(at)).copied(),
             None => self.horizon,
         };
-        self.places.truncate(self.last);
-        self.places.drain(..self.offset.min(self.places.len()));
-        Picked { cut: self.cut, places: self.places, next }
+        self.positions.truncate(self.last);
+        self.positions.drain(..self.offset.min(self.positions.len()));
+        PagePositions { limits: self.limits, list: self.positions, next }
     }
 }
 
 /// The positions of a page, and the position of the next page.
 #[derive(Debug)]
-pub(crate) struct Picked {
-    cut: Cut,
-    pub(crate) places: Vec<HistoryPosition>,
+pub(crate) struct PagePositions {
+    limits: PageLimits,
+    pub(crate) list: Vec<HistoryPosition>,
     next: Option<HistoryPosition>,
 }
 
-impl Picked {
+impl PagePositions {
     /// The limit on the bytes of texts.
     pub(crate) const fn bytes_max(&self) -> usize {
-        self.cut.bytes_max
+        self.limits.bytes_max
     }
 
     /// Reads the entries in order, until their texts exceed the limit.
-    pub(crate) fn page(
+    pub(crate) fn read(
         self,
         mut entry: impl FnMut(EntryId) -> Result<Option<UsageRow>, StoreError>,
     ) -> Result<HistoryPage, StoreError> {
-        let mut rows: Vec<UsageRow> = Vec::with_capacity(self.places.len());
+        let mut rows: Vec<UsageRow> = Vec::with_capacity(self.list.len());
         let mut bytes = 0;
-        for (at, place) in self.places.iter().enumerate() {
-            if let Some(row) = entry(place.entry_id)? {
+        for (at, position) in self.list.iter().enumerate() {
+            if let Some(row) = entry(position.entry_id)? {
                 let texts = [&row.metadata, &row.error_message];
                 bytes += texts.into_iter().flatten().map(String::len).sum::<usize>();
                 rows.push(row);
             }
-            if bytes > self.cut.bytes_max && at + 1 < self.places.len() {
-                return self.cut.check(HistoryPage { rows, next: Some(*place) });
+            if bytes > self.limits.bytes_max && at + 1 < self.list.len() {
+                return self.limits.check(HistoryPage { rows, next: Some(*position) });
             }
         }
-        self.cut.check(HistoryPage { rows, next: self.next })
+        self.limits.check(HistoryPage { rows, next: self.next })
     }
 }

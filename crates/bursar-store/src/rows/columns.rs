@@ -8,7 +8,7 @@ use bursar_core::Timestamp;
 use crate::error::StoreError;
 use crate::rows::codec;
 
-/// A row whose columns a database hands out by position, from 0.
+/// The columns of a row by position, from 0, as each database reads them.
 pub trait RawColumns {
     /// An integer of any width; `None` for null.
     ///
@@ -16,46 +16,46 @@ pub trait RawColumns {
     /// [`StoreError`] if the column is missing or has another type, as for every method here.
     fn opt_number(&self, at: usize) -> Result<Option<i64>, StoreError>;
 
-    /// A text, or nothing.
+    /// A text; `None` for null.
     fn opt_str(&self, at: usize) -> Result<Option<&str>, StoreError>;
 
-    /// Bytes, or nothing.
+    /// Bytes; `None` for null.
     fn opt_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError>;
 
     /// A boolean.
     fn flag(&self, at: usize) -> Result<bool, StoreError>;
 }
 
-/// A row that is read by position, from 0.
+/// Typed reads of columns by position, from 0.
 pub(crate) trait Columns: RawColumns {
-    /// A whole number, or nothing.
+    /// An integer; `None` for null.
     fn opt_int<T: TryFrom<i64>>(&self, at: usize) -> Result<Option<T>, StoreError> {
         let Some(number) = self.opt_number(at)? else { return Ok(None) };
         let too_large = |_| StoreError::Corrupt(format!("{number} in column {at} does not fit"));
         T::try_from(number).map(Some).map_err(too_large)
     }
 
-    /// A whole number.
+    /// An integer.
     fn int<T: TryFrom<i64>>(&self, at: usize) -> Result<T, StoreError> {
         self.opt_int(at)?.ok_or_else(|| missing(at))
     }
 
-    /// A text, as it lies in the row.
+    /// A borrowed text.
     fn str(&self, at: usize) -> Result<&str, StoreError> {
         self.opt_str(at)?.ok_or_else(|| missing(at))
     }
 
-    /// A text of one's own, or nothing.
+    /// An owned text; `None` for null.
     fn opt_text<T: for<'a> From<&'a str>>(&self, at: usize) -> Result<Option<T>, StoreError> {
         Ok(self.opt_str(at)?.map(T::from))
     }
 
-    /// A text of one's own.
+    /// An owned text.
     fn text<T: for<'a> From<&'a str>>(&self, at: usize) -> Result<T, StoreError> {
         self.str(at).map(T::from)
     }
 
-    /// So many bytes.
+    /// `N` bytes.
     fn bytes<const N: usize>(&self, at: usize) -> Result<[u8; N], StoreError> {
         let bytes = self.opt_bytes(at)?.ok_or_else(|| missing(at))?;
         let of_other_size =
@@ -67,12 +67,12 @@ pub(crate) trait Columns: RawColumns {
         codec::timestamp(self.int(at)?)
     }
 
-    /// An instant, or nothing.
+    /// An instant; `None` for null.
     fn opt_instant(&self, at: usize) -> Result<Option<Timestamp>, StoreError> {
         self.opt_number(at)?.map(codec::timestamp).transpose()
     }
 
-    /// An id of some kind, or nothing.
+    /// An id; `None` for null.
     fn opt_id<T>(
         &self,
         at: usize,
@@ -81,7 +81,7 @@ pub(crate) trait Columns: RawColumns {
         self.opt_number(at)?.map(|number| codec::id(make, number)).transpose()
     }
 
-    /// An id of some kind.
+    /// An id, from its number.
     fn id<T>(&self, at: usize, make: impl FnOnce(i64) -> Option<T>) -> Result<T, StoreError> {
         codec::id(make, self.int(at)?)
     }

@@ -1,7 +1,7 @@
-//! What a stored row means: the columns of each kind of row, in the order of its statements.
+//! Decodes stored rows, once for all databases.
 //!
-//! Written once for all databases. The order of columns is that of the `select` lists, which name
-//! the same columns in every database.
+//! The columns are in the order of the `select` lists, which are the same in each database. A
+//! comment names the columns of each function; `at` is the first one.
 
 use bursar_core::{
     Call, CallId, CallKey, Counter, Day, EntryId, Estimate, Hold, IntegrationId, LimitSettings,
@@ -30,7 +30,7 @@ pub(crate) fn limits(
     })
 }
 
-/// `tenant_id, integration_id`, from a column on.
+/// `tenant_id, integration_id`.
 pub(crate) fn integration_ref(
     row: &impl Columns,
     at: usize,
@@ -38,7 +38,7 @@ pub(crate) fn integration_ref(
     Ok((row.id(at, TenantId::from_number)?, row.id(at + 1, IntegrationId::from_number)?))
 }
 
-/// What is known of a call id that was used, from its reservation and the entry it became.
+/// A call from its stored reservation and its entry.
 pub(crate) fn call(
     reservation: Option<Reservation>,
     record: Option<RecordedCall>,
@@ -46,14 +46,16 @@ pub(crate) fn call(
     let call_id = match (&reservation, &record) {
         (_, Some(record)) => record.call_id.clone(),
         (Some(reservation), None) => reservation.request.call_id.clone(),
-        (None, None) => return Err(StoreError::Corrupt("a call id without a use".to_owned())),
+        (None, None) => {
+            let text = "a call has neither a reservation nor an entry";
+            return Err(StoreError::Corrupt(text.to_owned()));
+        }
     };
     Ok(Call::stored(call_id, reservation, record))
 }
 
 /// `call_id, integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision,
-/// reserved_at, expires_at, reservation_state, ended_at`, from a column on; nothing for a call that
-/// was never reserved.
+/// reserved_at, expires_at, reservation_state, ended_at`; `None` for a call without a reservation.
 pub(crate) fn reservation(
     row: &impl Columns,
     at: usize,
@@ -76,10 +78,10 @@ pub(crate) fn reservation(
     }))
 }
 
-/// The columns of [`reservation`] from the first one on, of one that is open.
+/// The columns of [`reservation`], of an open one.
 pub(crate) fn open_reservation(row: &impl Columns) -> Result<OpenReservation, StoreError> {
     let reservation = reservation(row, 0)?
-        .ok_or_else(|| StoreError::Corrupt("an open reservation".to_owned()))?;
+        .ok_or_else(|| StoreError::Corrupt("an open reservation has no call id".to_owned()))?;
     Ok(OpenReservation { call_id: reservation.request.call_id.clone(), reservation })
 }
 
@@ -110,8 +112,8 @@ pub(crate) fn hold(
 }
 
 /// `call_id, integration_id, session_id, agent_id, provider, model, tokens_in, tokens_out,
-/// reported_cost_nanos, policy_result, error_code, occurred_at, cost_source`, from a column on, of
-/// this entry: it, as far as a repetition must agree with it.
+/// reported_cost_nanos, policy_result, error_code, occurred_at, cost_source` of an entry: the part
+/// with which a repeated record must agree.
 pub(crate) fn recorded_call(
     row: &impl Columns,
     at: usize,
@@ -135,8 +137,7 @@ pub(crate) fn recorded_call(
     })
 }
 
-/// `used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at`,
-/// from a column on.
+/// `used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at`.
 pub(crate) fn counter(row: &impl Columns, at: usize) -> Result<Counter, StoreError> {
     Ok(Counter {
         used: totals(row, at)?,
@@ -145,7 +146,7 @@ pub(crate) fn counter(row: &impl Columns, at: usize) -> Result<Counter, StoreErr
     })
 }
 
-/// Money, tokens and calls, from a column on.
+/// Cost, tokens and calls.
 pub(crate) fn totals(row: &impl Columns, at: usize) -> Result<Totals, StoreError> {
     Ok(Totals { cost: Nanos::new(row.int(at)?), tokens: row.int(at + 1)?, calls: row.int(at + 2)? })
 }
@@ -159,8 +160,7 @@ pub(crate) fn history_position(row: &impl Columns) -> Result<HistoryPosition, St
     Ok(HistoryPosition { occurred_at: row.instant(0)?, entry_id: row.id(1, EntryId::from_number)? })
 }
 
-/// `tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning`, from a column
-/// on.
+/// `tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning`.
 fn tokens(row: &impl Columns, at: usize) -> Result<TokenBuckets, StoreError> {
     let bucket = |of: usize| row.int::<i64>(at + of);
     TokenBuckets::new(bucket(0)?, bucket(1)?, bucket(2)?, bucket(3)?, bucket(4)?)
@@ -198,8 +198,8 @@ pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
 }
 
 /// `kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning,
-/// cost_nanos, cost_source, latency_ms, policy_result, error_code is not null`, from a column on:
-/// what an entry adds to a rollup.
+/// cost_nanos, cost_source, latency_ms, policy_result, error_code is not null`: the figures of an
+/// entry that its rollups need.
 pub(crate) fn rollup_facts(row: &impl Columns, at: usize) -> Result<RollupFacts, StoreError> {
     Ok(RollupFacts {
         kind: codec::kind(row.int(at)?)?,

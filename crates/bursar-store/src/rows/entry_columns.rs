@@ -1,14 +1,14 @@
-//! The columns of an entry: one declaration for what is written, what is read and the statements.
+//! The columns of an entry, declared once for writes, reads and the text of statements.
 
 use bursar_core::{Entry, Nanos};
 
 use crate::rows::codec;
 
-/// Applies a macro to the columns of an entry but its tenant, in their order: name, kind, value of
-/// PostgreSQL's `insert` and value for an entry.
+/// Applies a macro to the columns of an entry, except the tenant's, in their order.
 ///
-/// As [`entry_names`], [`entry_marks`], [`entry_arrays`] or [`entry_text_bytes`] it yields a literal
-/// for a statement. A second argument goes before each name.
+/// A column has a name, a kind, an expression for PostgreSQL's `insert`, and its value for an entry.
+/// With [`entry_names`], [`entry_marks`], [`entry_arrays`] or [`entry_text_bytes`] the result is a
+/// literal for a statement. A second argument is a prefix for each name.
 macro_rules! entry_columns {
     ($apply:ident $(, $before:literal)?) => {
         $crate::rows::entry_columns::$apply! {
@@ -78,7 +78,7 @@ macro_rules! entry_arrays {
 }
 pub(crate) use entry_arrays;
 
-/// The bytes of all texts of an entry, added up.
+/// The sum of the bytes of all texts of an entry.
 macro_rules! entry_text_bytes {
     ($($name:ident $kind:ident $array:literal $value:expr;)*) => {
         concat!("0" $(, $crate::rows::entry_columns::text_bytes!($kind $name))*)
@@ -109,7 +109,7 @@ pub(crate) enum EntryValue {
 
 macro_rules! define_columns {
     ($($name:ident $kind:ident $array:literal $value:expr;)*) => {
-        /// The values of the columns but the tenant's, in their order.
+        /// The values of the columns, except the tenant's, in their order.
         pub(crate) const ENTRY_VALUES: &[EntryValue] = &[$(EntryValue::$kind($value)),*];
 
         /// The position of each column in [`entry_names`].

@@ -16,8 +16,9 @@ macro_rules! column_lists {
     ($($list:expr),* $(,)?) => { &[$((stringify!($list), $list)),*] };
 }
 
-/// What the statements have in common, by the macro that stands in its place in the source. Tests
-/// that read statements there replace the one by the other.
+/// The lists of columns in statements, each with the macro call that generates it.
+///
+/// Tests that read statements in the source replace the calls by the lists.
 pub const COLUMN_LISTS: &[(&str, &str)] = column_lists![
     entry_columns!(entry_names),
     entry_columns!(entry_names, "e."),

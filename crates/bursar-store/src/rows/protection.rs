@@ -1,26 +1,26 @@
-//! What protection did to requests and what it was told to do otherwise, as rows.
+//! Rows of protection: signals about its decisions, and overrides of thresholds.
 
 use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 
-/// Decisions of protection other than "allow", kept so that someone can see them.
+/// A decision of protection other than "allow", with the number of its repetitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignalRow {
     pub tenant_id: TenantId,
-    /// Which; ids grow with time.
+    /// Later signals have larger ids.
     pub signal_id: SignalId,
-    /// What was decided, with the values of the last time; never "allow".
+    /// The decision, with the values of its last occurrence; never "allow".
     pub decision: ProtectionDecision,
     /// The template of the route.
     pub endpoint: String,
     pub operation: String,
-    /// How often it was decided.
+    /// How often it occurred.
     pub times: i64,
-    /// When it was decided first.
+    /// When it first occurred.
     pub first_at: Timestamp,
-    /// When it was decided last.
+    /// When it last occurred.
     pub last_at: Timestamp,
 }
 
@@ -28,21 +28,18 @@ pub struct SignalRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverrideRow {
     pub tenant_id: TenantId,
-    /// Of which dimension.
     pub dimension: Dimension,
-    /// What is allowed, in the dimension's unit; 0 is unlimited.
+    /// The threshold in the dimension's unit; 0 is unlimited.
     pub allowed_value: u32,
-    /// Until, not including, when.
+    /// The first instant at which the override no longer applies.
     pub expires_at: Timestamp,
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub reason: String,
     pub created_at: Timestamp,
-    /// Who said so.
     pub created_by: String,
 }
 
-/// `whole dollars, nano-dollars beside them`, from a column on: two sums, so that neither leaves its
-/// integer.
+/// A cost from two columns, whole dollars and additional nano-dollars, so that neither sum overflows.
 pub(crate) fn cost_nanos(row: &impl Columns, at: usize) -> Result<i128, StoreError> {
     const NANOS_PER_DOLLAR: i128 = 1_000_000_000;
     let (dollars, nanos): (i64, i64) = (row.int(at)?, row.int(at + 1)?);

@@ -1,4 +1,4 @@
-//! Rollups: what dashboards read, aggregated once a group.
+//! Rollups: sums by hour and day for reports, aggregated once for each group.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -12,12 +12,11 @@ use bursar_core::{
 use crate::error::StoreError;
 use crate::rows::rollup_columns::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Rollup};
 
-/// Models of a tenant that have rollups of their own.
+/// The limit on the models of a tenant that have rollups of their own.
 pub(crate) const MODELS_MAX: i64 = 1_000;
-/// Agents of a tenant that have rollups of their own: as bounded as models, but more, because
-/// platforms make an agent for each of their users.
+/// The limit on the agents. It is larger, because platforms create an agent for each of their users.
 pub(crate) const AGENTS_MAX: i64 = 10_000;
-/// Under which the others are added up.
+/// The label of the rollups of all other models or agents.
 pub const OTHER: &str = "other";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +40,7 @@ impl Grain {
     }
 }
 
-/// What a label names.
+/// The kind of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum LabelKind {
     Model,
@@ -76,7 +75,7 @@ pub(crate) struct RollupKey<'a> {
     pub(crate) label: &'a str,
 }
 
-/// What one entry adds to a rollup.
+/// The figures of one entry that its rollups need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RollupFacts {
     pub(crate) kind: EntryKind,
@@ -104,7 +103,7 @@ impl RollupFacts {
 }
 
 impl Rollup {
-    /// What one entry adds.
+    /// The rollup of a single entry.
     pub(crate) fn of(facts: &RollupFacts) -> Self {
         let is_call = match facts.kind {
             EntryKind::Usage => 1,
@@ -141,27 +140,30 @@ impl Rollup {
 /// A label of a tenant: a model of a provider, or an agent.
 pub(crate) type Label<'a> = (TenantId, LabelKind, &'a str, &'a str);
 
-/// Which labels have rollups of their own.
+/// Decides which labels have rollups of their own.
 pub(crate) trait Labels {
-    /// Of these labels, asked once a group and in key order, those that are known or may become
-    /// known now.
-    fn admit<'a>(&mut self, asked: &BTreeSet<Label<'a>>)
-    -> Result<BTreeSet<Label<'a>>, StoreError>;
+    /// Returns the labels among `wanted` that are known or are added now, within the limits.
+    ///
+    /// It is called once for each group.
+    fn admit<'a>(
+        &mut self,
+        wanted: &BTreeSet<Label<'a>>,
+    ) -> Result<BTreeSet<Label<'a>>, StoreError>;
 }
 
-/// What entries have in common that count in the same rollups, whichever labels are admitted.
+/// The key of entries that count in the same rollups, whichever labels are admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct RollupPlace<'a> {
+struct EntryGroup<'a> {
     tenant_id: TenantId,
     integration_id: IntegrationId,
-    /// Hours since 1970. An hour lies in one day.
+    /// Hours since 1970. An hour is within one day.
     hour: i32,
     provider: &'a str,
     model: &'a str,
     agent_id: Option<&'a str>,
 }
 
-/// An entry as far as rollups look at it.
+/// The part of an entry that rollups need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RollupEntry<'a> {
     pub(crate) tenant_id: TenantId,
@@ -187,8 +189,8 @@ impl<'a> RollupEntry<'a> {
         }
     }
 
-    fn place(&self) -> RollupPlace<'a> {
-        RollupPlace {
+    fn group(&self) -> EntryGroup<'a> {
+        EntryGroup {
             tenant_id: self.tenant_id,
             integration_id: self.integration_id,
             hour: self.occurred_at.hour().number(),
@@ -206,7 +208,7 @@ impl<'a> RollupEntry<'a> {
         self.agent_id.map(|agent| (self.tenant_id, LabelKind::Agent, "", agent))
     }
 
-    /// The rollups that the entry counts in; a label that is not admitted counts under another.
+    /// The rollups in which the entry counts. A label that is not admitted counts as [`OTHER`].
     pub(crate) fn keys(
         &self,
         is_admitted: impl Fn(Label<'a>) -> bool,
@@ -232,29 +234,29 @@ impl<'a> RollupEntry<'a> {
     }
 }
 
-/// Adds the entries of a group up, in key order.
+/// Adds up the entries of a group, in key order.
 ///
-/// The counters of the months, which were checked before, bound most of these sums; the others
-/// (latencies) are refused here.
+/// Most of these sums cannot overflow, because the counters of the months were checked before. Sums
+/// of latencies can, and are refused here.
 pub(crate) fn aggregate<'a>(
     entries: &[Entry<'a>],
     labels: &mut dyn Labels,
 ) -> Result<BTreeMap<RollupKey<'a>, Rollup>, StoreError> {
-    // Most entries of a group count in the same few rollups. Adding those up first compares each key
-    // once instead of once for each entry.
-    let mut alike: HashMap<RollupPlace<'a>, (RollupEntry<'a>, Rollup)> = HashMap::new();
+    // Most entries of a group count in the same few rollups. They are added up first, so that the
+    // keys of their rollups are compared only once.
+    let mut groups: HashMap<EntryGroup<'a>, (RollupEntry<'a>, Rollup)> = HashMap::new();
     for entry in entries.iter().map(RollupEntry::of) {
-        let (_, sum) = alike.entry(entry.place()).or_insert((entry, Rollup::default()));
+        let (_, sum) = groups.entry(entry.group()).or_insert((entry, Rollup::default()));
         sum.add(&Rollup::of(&entry.facts))?;
     }
-    let mut asked = BTreeSet::new();
-    for (entry, _) in alike.values() {
-        asked.insert(entry.model_label());
-        asked.extend(entry.agent_label());
+    let mut wanted = BTreeSet::new();
+    for (entry, _) in groups.values() {
+        wanted.insert(entry.model_label());
+        wanted.extend(entry.agent_label());
     }
-    let admitted = labels.admit(&asked)?;
+    let admitted = labels.admit(&wanted)?;
     let mut rollups: BTreeMap<RollupKey<'a>, Rollup> = BTreeMap::new();
-    for (entry, sum) in alike.values() {
+    for (entry, sum) in groups.values() {
         for key in entry.keys(|label| admitted.contains(&label)) {
             rollups.entry(key).or_default().add(sum)?;
         }
@@ -269,16 +271,16 @@ mod tests {
 
     use super::*;
 
-    /// Every label but one model and one agent.
+    /// Admits all labels except one model and one agent.
     struct AllButTwo;
 
     impl Labels for AllButTwo {
         fn admit<'a>(
             &mut self,
-            asked: &BTreeSet<Label<'a>>,
+            wanted: &BTreeSet<Label<'a>>,
         ) -> Result<BTreeSet<Label<'a>>, StoreError> {
             let is_admitted = |label: &&Label<'a>| label.3 != "model-1" && label.3 != "agent-1";
-            Ok(asked.iter().filter(is_admitted).copied().collect())
+            Ok(wanted.iter().filter(is_admitted).copied().collect())
         }
     }
 
@@ -305,7 +307,7 @@ mod tests {
     }
 
     fn entry(number: i64, usage: &Usage) -> Entry<'_> {
-        // Half an hour apart, over the end of a day.
+        // Half an hour apart, across the end of a day.
         let occurred_at = Timestamp::from_micros(number % 60 * 1_800_000_000).expect("in range");
         Entry {
             entry_id: EntryId::from_number(number + 1).expect("in range"),
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_adds_what_its_entries_add_one_by_one() {
+    fn a_group_adds_the_same_as_its_entries_one_by_one() {
         let usages: Vec<Usage> = (0..500).map(usage).collect();
         let entries: Vec<Entry<'_>> =
             (0..).zip(&usages).map(|(number, usage)| entry(number, usage)).collect();

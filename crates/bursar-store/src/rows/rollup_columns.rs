@@ -1,4 +1,4 @@
-//! The figures of a rollup: one declaration for the type, its columns and the statements.
+//! The figures of a rollup, declared once for the type, its columns and the text of statements.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -6,19 +6,19 @@ use crate::checked_sum;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 
-/// Buckets of the latency histogram.
+/// The number of buckets of the latency histogram.
 pub const LATENCY_BUCKETS: usize = 16;
 
 /// The upper bounds of the buckets in milliseconds, inclusive; the last bucket has none.
 pub const LATENCY_BOUNDS_MS: [i64; LATENCY_BUCKETS - 1] =
     [50, 100, 200, 300, 500, 750, 1_000, 1_500, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000, 40_000];
 
-/// Applies a macro to the figures of a rollup, in the order of the columns: each with its place
-/// among the values of PostgreSQL's `insert`, after the tenant and the key. The buckets of the
-/// latency histogram follow.
+/// Applies a macro to the figures of a rollup, in the order of the columns, and then to the buckets
+/// of the latency histogram.
 ///
-/// As [`figure_names`], [`figure_marks`], [`figure_arrays`] or [`figure_additions`] it yields a
-/// literal for a statement. A second argument goes before each name.
+/// Each figure has its parameter in PostgreSQL's `insert`, after the tenant and the key. With
+/// [`figure_names`], [`figure_marks`], [`figure_arrays`] or [`figure_additions`] the result is a
+/// literal for a statement. A second argument is a prefix for each name.
 macro_rules! rollup_figures {
     ($apply:ident $(, $before:literal)?) => {
         $crate::rows::rollup_columns::$apply! {
@@ -37,7 +37,7 @@ macro_rules! rollup_figures {
                 tokens_cache_write "$15",
                 tokens_reasoning "$16",
                 cost_nanos "$17",
-                /// Calls that came with a latency.
+                /// Calls whose latency is known.
                 latency_calls "$18",
                 latency_sum_ms "$19",
             }
@@ -64,7 +64,7 @@ macro_rules! rollup_figures {
 }
 pub(crate) use rollup_figures;
 
-/// `calls, succeeded, ...`, to be followed by nothing.
+/// `calls, succeeded, ...`.
 macro_rules! figure_names {
     ($before:literal { $($(#[$doc:meta])* $name:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
         concat!($($before, stringify!($name), ", ",)* $before, stringify!($first) $(, ", ", $before, stringify!($bucket))*)
@@ -123,17 +123,17 @@ pub(crate) use addition;
 
 macro_rules! define_rollup {
     ({ $($(#[$doc:meta])* $name:ident $place:literal,)* } { $($bucket:ident $of:literal,)* }) => {
-        /// The names of the figures, as the columns have them.
+        /// The names of the columns.
         const NAMES: [&str; FIGURES] = [$(stringify!($name),)* $(stringify!($bucket)),*];
 
-        /// How many figures a rollup has.
+        /// The number of figures of a rollup.
         pub(crate) const FIGURES: usize = [$(stringify!($name),)* $(stringify!($bucket)),*].len();
 
-        /// The sums of a rollup. Every figure is exact; averages are taken when it is shown.
+        /// The sums of a rollup. Every figure is exact; averages are computed when it is shown.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Rollup {
             $($(#[$doc])* pub $name: i64,)*
-            /// Calls by latency, bounded by [`LATENCY_BOUNDS_MS`].
+            /// Calls by latency, in buckets with the bounds [`LATENCY_BOUNDS_MS`].
             pub latency_buckets: [i64; LATENCY_BUCKETS],
         }
 
@@ -164,7 +164,7 @@ impl Rollup {
         Ok(Self::from_figures(figures))
     }
 
-    /// Adds another one.
+    /// Adds the figures of another rollup.
     ///
     /// # Errors
     /// [`StoreError::TotalsOverflow`]; the rollup then stays unchanged.

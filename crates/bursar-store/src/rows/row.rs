@@ -1,4 +1,4 @@
-//! Rows of the control plane, as storage keeps them.
+//! The types of stored rows.
 
 use bursar_core::{
     AuditId, CostSource, Decision, DecisionId, EntryId, EntryKind, Estimate, Integration,
@@ -16,16 +16,16 @@ pub struct TenantRow {
     pub updated_at: Timestamp,
 }
 
-/// An integration: what decides, and what only describes.
+/// An integration: the rules that decide, and its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntegrationRow {
     pub tenant_id: TenantId,
     pub integration_id: IntegrationId,
     pub name: String,
     pub provider_type: String,
-    /// Goes in and never comes out.
+    /// No response contains it.
     pub credential_ref: Option<String>,
-    /// A JSON object as text; goes in and never comes out.
+    /// A JSON object as text. No response contains it.
     pub config: String,
     /// Scheme, host and port of the base URL in `config`, to which the credential is bound.
     pub origin: Option<String>,
@@ -48,12 +48,11 @@ pub type SecretHash = [u8; 32];
 pub struct KeyRow {
     pub tenant_id: TenantId,
     pub key_id: KeyId,
-    /// The one integration that it is good for; nothing for an API key.
+    /// The integration of its owner; `None` for an API key.
     pub integration_id: Option<IntegrationId>,
-    /// An API key has one.
+    /// The name of an API key.
     pub name: Option<String>,
-    /// What an API key may do: scopes, separated by spaces. What a key of an integration may do is
-    /// the same for all of them.
+    /// The scopes of an API key, separated by spaces. All keys of integrations have the same rights.
     pub scopes: Option<String>,
     pub secret_hash: SecretHash,
     pub created_at: Timestamp,
@@ -72,35 +71,35 @@ impl KeyRow {
     }
 }
 
-/// Who did something, and in which request.
+/// The author of a change, and the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     /// `founder`, `customer`, `machine` or `system`.
     pub actor_type: &'static str,
-    /// Which one: the id of a key, `<issuer>|<subject>` of a token; never a secret.
+    /// The id of a key, or `<issuer>|<subject>` of a token; never a secret.
     pub actor_id: String,
-    /// The request, as in `meta.request_id`.
+    /// The id of the request, as in `meta.request_id`.
     pub request_id: String,
-    /// The address of the client; nothing for the command line on a store of its own.
+    /// The address of the client; `None` for the command line.
     pub address: Option<String>,
 }
 
-/// A row for the audit log, before it has its place in the chain.
+/// A row for the audit log, before it has a sequence number in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
     pub tenant_id: TenantId,
     pub audit_id: AuditId,
     pub at: Timestamp,
     pub actor: Actor,
-    /// What was done: `integration.create`.
+    /// For example `integration.create`.
     pub action: &'static str,
     pub target_type: &'static str,
     pub target_id: String,
-    /// A JSON object of what changed; never a secret.
+    /// A JSON object with the changes; never a secret.
     pub detail: String,
 }
 
-/// Whether a decision was only asked for, or with a reservation.
+/// The request that led to a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DecisionKind {
     /// A check, which changes nothing.
@@ -117,27 +116,26 @@ impl DecisionKind {
     }
 }
 
-/// A decision other than "allowed", kept so that someone can ask why.
+/// A decision other than "allowed", with the number of its repetitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionRow {
     pub tenant_id: TenantId,
-    /// Which; ids grow with time.
+    /// Later decisions have larger ids.
     pub decision_id: DecisionId,
-    /// What it answered.
     pub kind: DecisionKind,
-    /// About which integration; nothing when it is none of the tenant's.
+    /// The integration; `None` if the tenant has no such integration.
     pub integration_id: Option<IntegrationId>,
-    /// The answer and its reasons, as they were the last time.
+    /// The verdict and its reasons at the last occurrence.
     pub decision: Decision,
-    /// The call, when the row stands for one.
+    /// The call, if the row is about a single call.
     pub call_id: Option<String>,
-    /// What the last of the callers expected to take.
+    /// The estimate of the last request.
     pub estimate: Estimate,
-    /// How often it was given.
+    /// How often it occurred.
     pub times: i64,
-    /// When it was given first.
+    /// When it first occurred.
     pub first_at: Timestamp,
-    /// When it was given last.
+    /// When it last occurred.
     pub last_at: Timestamp,
 }
 
@@ -164,7 +162,7 @@ pub struct UsageRow {
     pub policy_result: PolicyResult,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
-    /// A JSON object as text; nothing stands for `{}`.
+    /// A JSON object as text; `None` for `{}`.
     pub metadata: Option<String>,
     pub occurred_at: Timestamp,
     pub created_at: Timestamp,

@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use bursar_core::TenantId;
 use rusqlite::{Connection, Row, named_params, params};
 
-use super::ask::one;
 use super::connect::open_reader;
 use super::error::OpenError;
 use super::error::store_error;
 use super::readers::Snapshot;
 use super::schema;
+use super::statement::fetch_optional;
 use super::writer_state::SqliteWriter;
 use crate::audit::chain::{
     AuditEntry, AuditFilter, AuditHead, AuditIndex, AuditKey, AuditPage, AuditPageBuilder,
@@ -245,7 +245,8 @@ fn verify_tenant(
         }
         Ok(())
     })?;
-    let unchained = one(db, COUNT_UNCHAINED, params![tenant_id.number()], |row| row.int(0))?;
+    let unchained =
+        fetch_optional(db, COUNT_UNCHAINED, params![tenant_id.number()], |row| row.int(0))?;
     check.report_unchained(unchained.unwrap_or_default());
     let head = head(db, tenant_id).unwrap_or_else(|error| {
         check.report_unreadable(&error);

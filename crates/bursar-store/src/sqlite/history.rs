@@ -1,4 +1,4 @@
-//! The walks of the history: a statement for each index that leads.
+//! The scans of the history: one statement for each index.
 
 use super::open::SqliteStore;
 use crate::read::entries::{HistoryPart, HistoryReads};
@@ -10,7 +10,7 @@ use super::error::store_error;
 use super::readers::Snapshot;
 use crate::error::StoreError;
 use crate::read::entries::{HistoryFilter, HistoryPage};
-use crate::read::history::{Cut, Merge, Way};
+use crate::read::history::{HistoryIndex, HistoryMerge, PageLimits};
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
@@ -99,39 +99,40 @@ impl HistoryReads for SqliteStore {
         tenant_id: TenantId,
         filter: HistoryFilter,
     ) -> Result<HistoryPage, StoreError> {
-        self.read(tenant_id, move |db| usage_history(db, tenant_id, &filter, Cut::EXPORT)).await
+        self.read(tenant_id, move |db| usage_history(db, tenant_id, &filter, PageLimits::EXPORT))
+            .await
     }
 }
 
-/// A page, whose texts have at most about so many bytes.
+/// A page within these limits.
 pub(super) fn usage_history(
     db: &Snapshot<'_>,
     tenant_id: TenantId,
     filter: &HistoryFilter,
-    cut: Cut,
+    limits: PageLimits,
 ) -> Result<HistoryPage, StoreError> {
-    let way = Way::of(filter);
-    let walks = if way.is_of_integration() {
+    let index = HistoryIndex::of(filter);
+    let scans = if index.is_of_integration() {
         integrations(db, tenant_id, filter.integration_id)?.into_iter().map(Some).collect()
     } else {
         vec![filter.integration_id]
     };
-    let mut merge = Merge::new(cut, walks.len());
-    for integration_id in walks {
-        walk(db, (tenant_id, integration_id), (way, filter), &mut merge)?;
+    let mut merge = HistoryMerge::new(limits, scans.len());
+    for integration_id in scans {
+        scan(db, (tenant_id, integration_id), (index, filter), &mut merge)?;
     }
-    merge.into_picked().page(|entry_id| entry(db, tenant_id, entry_id))
+    merge.finish().read(|entry_id| entry(db, tenant_id, entry_id))
 }
 
-/// The statement that walks an index.
-const fn walk_sql(way: Way) -> &'static str {
-    match way {
-        Way::Time => BY_TIME,
-        Way::Model => BY_MODEL,
-        Way::Agent => BY_AGENT,
-        Way::Session => BY_SESSION,
-        Way::Failed => FAILED,
-        Way::NotAllowed => NOT_ALLOWED,
+/// The statement that scans an index.
+const fn scan_sql(index: HistoryIndex) -> &'static str {
+    match index {
+        HistoryIndex::Time => BY_TIME,
+        HistoryIndex::Model => BY_MODEL,
+        HistoryIndex::Agent => BY_AGENT,
+        HistoryIndex::Session => BY_SESSION,
+        HistoryIndex::Failed => FAILED,
+        HistoryIndex::NotAllowed => NOT_ALLOWED,
     }
 }
 
@@ -154,47 +155,49 @@ pub(super) fn integrations(
     Ok(ids)
 }
 
-/// Walks until there is enough, or for too long, through the integration that the walk is about or
-/// lets through.
-fn walk(
+/// Scans an index until enough entries match or too many are skipped.
+///
+/// An index by integration is scanned for `integration_id`. For any other index it is a filter; with
+/// `None`, all integrations match.
+fn scan(
     db: &Connection,
     (tenant_id, integration_id): (TenantId, Option<IntegrationId>),
-    (way, filter): (Way, &HistoryFilter),
-    merge: &mut Merge,
+    (index, filter): (HistoryIndex, &HistoryFilter),
+    merge: &mut HistoryMerge,
 ) -> Result<(), StoreError> {
-    let stretch = merge.stretch(filter);
+    let range = merge.range(filter);
     let key = named_params! {
         ":tenant": tenant_id.number(),
         ":integration": integration_id.map(IntegrationId::number),
-        ":first_at": stretch.first_at,
-        ":last_at": stretch.last_at,
-        ":after_at": stretch.after_at,
-        ":after_id": stretch.after_id,
+        ":first_at": range.first_at,
+        ":last_at": range.last_at,
+        ":after_at": range.after_at,
+        ":after_id": range.after_id,
         ":model": filter.model,
         ":agent": filter.agent_id,
         ":session": filter.session_id,
         ":policy": filter.policy_result.map(codec::policy_code),
         ":errors_only": i64::from(filter.errors_only),
     };
-    let mut statement = db.prepare_cached(walk_sql(way)).map_err(store_error)?;
+    let mut statement = db.prepare_cached(scan_sql(index)).map_err(store_error)?;
     let mut rows = statement.query(key).map_err(store_error)?;
-    let (mut passed, mut matched) = (0, 0);
+    let (mut skipped, mut matched) = (0, 0);
     while matched < merge.wanted()
         && let Some(row) = rows.next().map_err(store_error)?
     {
-        let place = decode::history_position(row)?;
+        let position = decode::history_position(row)?;
         if row.flag(2)? {
             matched += 1;
-            merge.found(place);
+            merge.add_match(position);
             continue;
         }
-        passed += 1;
-        if passed >= merge.passed_max() {
-            merge.gave_up(place);
+        skipped += 1;
+        if skipped >= merge.skipped_max() {
+            merge.stopped_at(position);
             break;
         }
     }
-    merge.settle();
+    merge.keep_newest();
     Ok(())
 }
 

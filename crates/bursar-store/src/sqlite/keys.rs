@@ -3,7 +3,7 @@
 use bursar_core::{KeyId, TenantId, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::ask::change;
+use super::statement::execute;
 use crate::error::StoreError;
 use crate::write::writer_connection::last_used_replaced_until;
 
@@ -18,7 +18,7 @@ pub(super) fn set_last_used(
 ) -> Result<(), StoreError> {
     for (key_id, at) in uses {
         let (at, before) = (at.micros(), last_used_replaced_until(*at));
-        change(db, SET_LAST_USED, params![tenant_id.number(), key_id.number(), at, before])?;
+        execute(db, SET_LAST_USED, params![tenant_id.number(), key_id.number(), at, before])?;
     }
     Ok(())
 }

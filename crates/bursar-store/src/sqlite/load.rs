@@ -113,11 +113,11 @@ fn tenants(
 ) -> Result<HashMap<TenantId, TenantSums>, StoreError> {
     let (db, now) = (&writer.connection, writer.now);
     let mut tenants: HashMap<TenantId, TenantSums> = HashMap::new();
-    for (tenant_id, asked) in &request.reserving {
+    for (tenant_id, more) in &request.reserving {
         let tenant = tenant_id.number();
         let mut stored = number(db, SELECT_RESERVATIONS, params![tenant])?;
         // Due reservations are counted only if the cap might be reached.
-        let beyond = request.caps.beyond_reservations(stored, *asked);
+        let beyond = request.caps.beyond_reservations(stored, *more);
         if beyond > 0 {
             stored -= number(db, COUNT_DUE, params![tenant, now.micros(), beyond])?;
         }

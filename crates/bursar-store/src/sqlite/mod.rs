@@ -5,7 +5,6 @@
 
 mod account_cache;
 mod accounts;
-mod ask;
 mod audit;
 mod backup;
 mod checkpoint;
@@ -30,6 +29,7 @@ mod save;
 mod schema;
 mod series;
 mod snapshots;
+mod statement;
 mod store;
 mod store_stats;
 mod summaries;

@@ -175,7 +175,7 @@ fn update_call(
     Ok(())
 }
 
-/// Ends the expired reservations that no command of the group named.
+/// Ends the expired reservations that no command of the group names.
 fn expired(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
     let state = codec::reservation_state_code(ReservationState::Expired);
     let mut expire = db.prepare_cached(EXPIRE_CALL).map_err(store_error)?;
@@ -240,12 +240,12 @@ struct StoredLabels<'a>(&'a Connection);
 impl Labels for StoredLabels<'_> {
     fn admit<'a>(
         &mut self,
-        asked: &BTreeSet<Label<'a>>,
+        wanted: &BTreeSet<Label<'a>>,
     ) -> Result<BTreeSet<Label<'a>>, StoreError> {
         let mut admitted = BTreeSet::new();
         // Labels are counted once for the group, and only if there are new ones.
         let mut counts: BTreeMap<(TenantId, LabelKind), i64> = BTreeMap::new();
-        for &label in asked {
+        for &label in wanted {
             let (tenant_id, kind, ..) = label;
             if self.is_known(label)? {
                 admitted.insert(label);

@@ -33,7 +33,7 @@ const LIST_ROLLUPS: &str = concat!(
      and (:integration is null or i.integration_id = :integration) and r.grain = :grain \
      and r.start between :first and :last"
 );
-/// Also how many rollups were looked at, and whether any of them is of what is counted as other.
+/// Also the number of rollups that were read, and whether one of them is for other labels.
 const COUNT_CALLS: &str = "select \
      coalesce(sum(calls) filter (where :label is null or label = :label), 0), \
      coalesce(sum(errors) filter (where :label is null or label = :label), 0), \
@@ -43,10 +43,10 @@ const COUNT_CALLS: &str = "select \
      from integrations i cross join rollups r \
      on r.tenant_id = i.tenant_id and r.integration_id = i.integration_id \
      where i.tenant_id = :tenant and (:integration is null or i.integration_id = :integration) \
-     and r.grain = :grain and r.start between :first and :last limit :looked)";
+     and r.grain = :grain and r.start between :first and :last limit :limit)";
 const HAS_LABEL: &str = "select 1 from rollup_labels \
      where tenant_id = :tenant and kind = :kind and label = :label limit 1";
-const WALK_SESSIONS: &str = "select entry_id, session_id, cost_nanos \
+const SCAN_SESSIONS: &str = "select entry_id, session_id, cost_nanos \
      from usage_entries indexed by usage_entries_by_time \
      where tenant_id = :tenant and integration_id = :integration \
      and occurred_at >= :start and occurred_at < :end and session_id is not null";
@@ -66,11 +66,11 @@ impl SeriesReads for SqliteStore {
         tenant_id: TenantId,
         filter: BreakdownFilter,
     ) -> Result<Option<Breakdown>, StoreError> {
-        let question = move |db: &Snapshot<'_>| usage_breakdown(db, tenant_id, filter);
+        let query = move |db: &Snapshot<'_>| usage_breakdown(db, tenant_id, filter);
         if filter.by == GroupBy::Session {
-            self.readers.read_large(&self.context, tenant_id, question).await
+            self.readers.read_large(&self.context, tenant_id, query).await
         } else {
-            self.read(tenant_id, question).await
+            self.read(tenant_id, query).await
         }
     }
 
@@ -91,11 +91,11 @@ impl SeriesReads for SqliteStore {
     }
 }
 
-type Whose = (TenantId, Option<IntegrationId>);
+type RollupOwner = (TenantId, Option<IntegrationId>);
 
-fn each(
+fn for_each_rollup(
     db: &Snapshot<'_>,
-    (tenant_id, integration_id): Whose,
+    (tenant_id, integration_id): RollupOwner,
     span: Span,
     mut take: impl FnMut(FoundRollup) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
@@ -129,12 +129,14 @@ pub(super) fn usage_breakdown(
         }
     }
     for (part, span) in filter.reads() {
-        each(db, (tenant_id, filter.integration_id), span, |found| aggregate.add(part, found))?;
+        for_each_rollup(db, (tenant_id, filter.integration_id), span, |found| {
+            aggregate.add(part, found)
+        })?;
     }
     Ok(Some(aggregate.into_breakdown()))
 }
 
-/// The first instant of the days, and the first one after them.
+/// The first instant of the days, and the first instant after them.
 fn instants(filter: &BreakdownFilter) -> (i64, i64) {
     let end = Day::from_number(filter.last.number() + 1);
     (filter.first.start().micros(), end.start().micros())
@@ -142,8 +144,8 @@ fn instants(filter: &BreakdownFilter) -> (i64, i64) {
 
 /// The largest sessions; `None` if there are too many to distinguish.
 ///
-/// One walk over the entries adds up costs and keeps little of each session. The few sessions of
-/// the result are then read in full.
+/// One scan of the entries adds up costs, and keeps little memory for each session. The few sessions
+/// of the result are then read in full.
 fn largest_sessions(
     db: &Connection,
     tenant_id: TenantId,
@@ -152,7 +154,7 @@ fn largest_sessions(
     let (start, end) = instants(filter);
     let mut costs: HashMap<u64, SessionCost> = HashMap::new();
     let hasher = RandomState::new();
-    let mut statement = db.prepare_cached(WALK_SESSIONS).map_err(store_error)?;
+    let mut statement = db.prepare_cached(SCAN_SESSIONS).map_err(store_error)?;
     for integration_id in integrations(db, tenant_id, filter.integration_id)? {
         let key = named_params! {
             ":tenant": tenant_id.number(),
@@ -220,7 +222,9 @@ pub(super) fn usage_series(
     };
     let mut aggregate = SeriesAggregate::new(&filter, breakdown, db.memory());
     for (part, span) in filter.reads() {
-        each(db, (tenant_id, filter.integration_id), span, |found| aggregate.add(part, found))?;
+        for_each_rollup(db, (tenant_id, filter.integration_id), span, |found| {
+            aggregate.add(part, found)
+        })?;
     }
     Ok(aggregate.into_series())
 }
@@ -241,14 +245,14 @@ pub(super) fn counted_calls(
         ":last": span.last,
         ":label": filter.labelled().map(|(_, label)| label),
         ":other": OTHER,
-        ":looked": ROLLUPS_COUNTED_MAX + 1,
+        ":limit": ROLLUPS_COUNTED_MAX + 1,
     };
     let mut rows = count.query(key).map_err(store_error)?;
     let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
     filter.counted(row, has_label)
 }
 
-/// Whether the label that is asked for has rollups of its own.
+/// Whether the label of the filter has rollups of its own.
 fn has_label(
     db: &Connection,
     tenant_id: TenantId,

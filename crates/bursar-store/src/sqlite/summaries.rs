@@ -1,4 +1,4 @@
-//! Lists and sums for readers. Sums come from rollups only.
+//! Reads sums of usage by integration and day, from rollups only.
 
 use super::open::SqliteStore;
 use crate::read::summaries::SummaryReads;
@@ -61,7 +61,7 @@ impl SummaryReads for SqliteStore {
     }
 }
 
-/// A page of a statement, and the total.
+/// A page of a statement, and the number of all rows.
 pub(super) fn page<T>(
     db: &Snapshot<'_>,
     (count, list): (&str, &str),

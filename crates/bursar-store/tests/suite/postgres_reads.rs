@@ -24,7 +24,7 @@ const ENTRIES: i64 = 100_000;
 /// Integrations of the tenant.
 const INTEGRATIONS: i64 = 20;
 /// The limit on the entries that a page skips.
-const PASSED_MAX: i64 = 20_000;
+const SKIPPED_MAX: i64 = 20_000;
 /// The day of the last entry.
 const TODAY: i32 = 20_526;
 
@@ -219,7 +219,7 @@ async fn pages_are_bounded(database: &Database, limit: u32) {
         assert!(found.next.is_some(), "{filter:?}");
         // A scan reads one entry more than it wants, and the page is read by its keys, twice.
         let wanted = i64::from(limit) + 2;
-        let scanned = if is_full { 8 * wanted } else { PASSED_MAX + INTEGRATIONS * wanted };
+        let scanned = if is_full { 8 * wanted } else { SKIPPED_MAX + INTEGRATIONS * wanted };
         assert!(
             read > 0 && read <= scanned + 2 * wanted,
             "{read} entries are read for {limit} of {filter:?}"

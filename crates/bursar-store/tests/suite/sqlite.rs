@@ -176,7 +176,7 @@ fn sums_of_days_read_these_days_only() {
         ("series.rs", "LIST_ROLLUPS", rollups),
         ("series.rs", "COUNT_CALLS", rollups),
         ("summaries.rs", "SUM_COST", "rollups_by_day (tenant_id=? AND start=?)"),
-        ("series.rs", "WALK_SESSIONS", entries),
+        ("series.rs", "SCAN_SESSIONS", entries),
         ("series.rs", "SUM_SESSION", sessions),
     ];
     for (file, name, index) in reads {

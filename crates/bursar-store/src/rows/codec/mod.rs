@@ -1,6 +1,6 @@
-//! How the core's values are written into columns: codes of enums, keys of calls, decisions.
+//! The stored forms of the core's values: codes of enums, keys of calls, decisions.
 //!
-//! Codes are part of the stored data: they are never changed, only added.
+//! Codes are part of the stored data: they are added, and never changed.
 
 use bursar_core::{
     CallId, CallKey, CostBasis, CostSource, Decision, Dimension, EntryKind, FailureCause, Health,
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::StoreError;
 use crate::rows::row::DecisionKind;
 
-/// The code of the only scope that limits have so far.
+/// The code of the only scope of limits.
 pub(crate) const SCOPE_INTEGRATION: i64 = 1;
 
 /// The short key of a call id: 128 bits of BLAKE3 over tenant and call id.
 ///
-/// A hit is confirmed on the whole call id, so two ids with one key never count as one call.
+/// A match is confirmed with the whole call id, so two ids with the same key never count as one call.
 pub fn call_key(tenant_id: TenantId, call_id: &CallId) -> CallKey {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&tenant_id.number().to_be_bytes());
@@ -77,13 +77,13 @@ codes!(ReservationState, reservation_state_code, reservation_state, {
 
 codes!(Dimension, dimension_code, dimension, { Rate = 1, Burst = 2, Cost = 3, Anomaly = 4, });
 
-/// An instant as it is stored.
+/// An instant from its stored number.
 pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_micros(micros)
-        .ok_or_else(|| StoreError::Corrupt(format!("{micros} is no instant")))
+        .ok_or_else(|| StoreError::Corrupt(format!("{micros} is not an instant")))
 }
 
-/// An id as it is stored.
+/// An id from its stored number.
 pub(crate) fn id<T>(make: impl FnOnce(i64) -> Option<T>, number: i64) -> Result<T, StoreError> {
     make(number).ok_or_else(|| StoreError::Corrupt(format!("{number} is not an id")))
 }
@@ -109,7 +109,7 @@ struct ReasonText {
     retry_after: Option<u32>,
 }
 
-/// A decision as text; nothing for the plain "allowed".
+/// A decision as text; `None` for "allowed" without reasons.
 pub(crate) fn decision_text(decision: &Decision) -> Option<String> {
     if *decision == plainly_allowed() {
         return None;
@@ -130,7 +130,7 @@ pub(crate) fn decision_text(decision: &Decision) -> Option<String> {
 /// Reads what [`decision_text`] wrote.
 pub(crate) fn decision(text: Option<&str>) -> Result<Decision, StoreError> {
     let Some(text) = text else { return Ok(plainly_allowed()) };
-    let corrupt = || StoreError::Corrupt("a decision".to_owned());
+    let corrupt = || StoreError::Corrupt("a decision has an unknown form".to_owned());
     let read: DecisionText = serde_json::from_str(text).map_err(|_| corrupt())?;
     let verdict = Verdict::ALL
         .into_iter()
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decisions_lead_back() {
+    fn decisions_are_read_back() {
         let warned = Decision {
             verdict: Verdict::Warned,
             reasons: vec![

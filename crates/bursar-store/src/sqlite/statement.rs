@@ -5,8 +5,8 @@ use rusqlite::{Connection, Params, Row};
 use super::error::store_error;
 use crate::error::StoreError;
 
-/// The one row of a statement, read by `read`.
-pub(super) fn one<T>(
+/// The row of a statement, decoded by `read`; `None` if it returns none.
+pub(super) fn fetch_optional<T>(
     db: &Connection,
     sql: &str,
     key: impl Params,
@@ -17,8 +17,8 @@ pub(super) fn one<T>(
     rows.next().map_err(store_error)?.map(read).transpose()
 }
 
-/// Changes rows, however many.
-pub(super) fn change(db: &Connection, sql: &str, values: impl Params) -> Result<(), StoreError> {
+/// Runs a statement that changes rows.
+pub(super) fn execute(db: &Connection, sql: &str, values: impl Params) -> Result<(), StoreError> {
     let mut statement = db.prepare_cached(sql).map_err(store_error)?;
     statement.execute(values).map(|_| ()).map_err(store_error)
 }

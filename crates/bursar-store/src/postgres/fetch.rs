@@ -1,4 +1,4 @@
-//! Questions to the database, and their rows as they come.
+//! Runs statements, and reads their rows.
 
 use std::pin::pin;
 
@@ -9,8 +9,8 @@ use super::readers::{Reader, read_error};
 use super::tx::Param;
 use crate::error::StoreError;
 
-/// The rows of a statement, each read by `read`. They are all in memory at once.
-pub(super) async fn rows<T>(
+/// The rows of a statement, each decoded by `read`. All rows are in memory at once.
+pub(super) async fn fetch_all<T>(
     db: &Client,
     sql: &str,
     params: &[Param<'_>],
@@ -20,15 +20,15 @@ pub(super) async fn rows<T>(
     found.iter().map(read).collect()
 }
 
-/// The rows of a list, each read by `read` once there is memory for it.
-pub(super) async fn listed<T>(
+/// The rows of a list, each decoded by `read` after its memory is reserved.
+pub(super) async fn fetch_list<T>(
     db: &Reader,
     sql: &str,
     params: &[Param<'_>],
     read: impl Fn(&Row) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     let mut list = Vec::new();
-    each(db.client()?, sql, params, |row| {
+    for_each_row(db.client()?, sql, params, |row| {
         db.take_row(row)?;
         list.push(read(row)?);
         Ok(())
@@ -37,8 +37,8 @@ pub(super) async fn listed<T>(
     Ok(list)
 }
 
-/// The only row of a statement, or nothing.
-pub(super) async fn one<T>(
+/// The row of a statement; `None` if it returns none.
+pub(super) async fn fetch_optional<T>(
     db: &Client,
     sql: &str,
     params: &[Param<'_>],
@@ -49,7 +49,7 @@ pub(super) async fn one<T>(
 }
 
 /// The number in the only row of a statement.
-pub(super) async fn number(
+pub(super) async fn fetch_number(
     db: &Client,
     sql: &str,
     params: &[Param<'_>],
@@ -58,8 +58,8 @@ pub(super) async fn number(
     row.try_get(0).map_err(read_error)
 }
 
-/// The rows of a statement, one call of `take` each, however many there are.
-pub(super) async fn each(
+/// Calls `take` for each row of a statement; only a few rows are in memory at once.
+pub(super) async fn for_each_row(
     db: &Client,
     sql: &str,
     params: &[Param<'_>],
