@@ -28,14 +28,12 @@ impl Caps {
         stored_bytes_per_day: 0,
     };
 
-    /// How far `open` plus `asked` reservations exceed the tenant's cap, at most [`UNSWEPT_MAX`].
+    /// How far `open` plus `more` reservations exceed the tenant's cap, at most [`UNSWEPT_MAX`].
     ///
     /// 0 means that all of them fit.
-    pub fn beyond_reservations(self, open: i64, asked: usize) -> i64 {
-        let asked = i64::try_from(asked).unwrap_or(i64::MAX);
-        open.saturating_add(asked)
-            .saturating_sub(self.reservations_per_tenant)
-            .clamp(0, UNSWEPT_MAX)
+    pub fn beyond_reservations(self, open: i64, more: usize) -> i64 {
+        let more = i64::try_from(more).unwrap_or(i64::MAX);
+        open.saturating_add(more).saturating_sub(self.reservations_per_tenant).clamp(0, UNSWEPT_MAX)
     }
 }
 

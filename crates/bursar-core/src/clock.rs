@@ -132,7 +132,7 @@ impl Timekeeper {
     pub fn not_before(&mut self, floor: Timestamp) {
         self.now = self.now.max(floor.micros());
         self.unslowed = self.unslowed.max(self.now);
-        self.tell_behind();
+        self.behind_event();
     }
 
     /// Bursar's time at the last reading.
@@ -179,8 +179,8 @@ impl Timekeeper {
         } else {
             self.now = slow;
         }
-        let told = self.tell_behind();
-        if had_jumped { Some(ClockEvent::Returned) } else { told }
+        let behind = self.behind_event();
+        if had_jumped { Some(ClockEvent::Returned) } else { behind }
     }
 
     /// Adopts the wall clock's time, forward or back, because an operator confirmed it.
@@ -239,7 +239,8 @@ impl Timekeeper {
         }
     }
 
-    fn tell_behind(&mut self) -> Option<ClockEvent> {
+    /// The event when the wall clock falls behind or catches up.
+    fn behind_event(&mut self) -> Option<ClockEvent> {
         let behind = self.now - self.wall;
         match (self.is_behind, behind) {
             (false, BEHIND_MICROS..) => {

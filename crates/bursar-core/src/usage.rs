@@ -214,7 +214,7 @@ pub struct Usage {
     pub agent_id: Option<Box<str>>,
     /// The provider in lower case, 1 to 100 characters.
     pub provider: Box<str>,
-    /// The model that was asked for, 1 to 256 characters.
+    /// The requested model, 1 to 256 characters.
     pub model: Box<str>,
     /// The model that the response names, up to 256 characters.
     pub response_model: Option<Box<str>>,

@@ -252,19 +252,20 @@ fn log_event(event: ClockEvent) {
     match event {
         ClockEvent::Jumped { seconds } => tracing::warn!(
             seconds,
-            "the clock jumped forward: writes and decisions are refused for a minute, unless it \
-             goes back or `bursar clock confirm` says that it is right"
+            "the clock jumped forward: writes and decisions are refused for a minute, unless the \
+             clock goes back, or you confirm with `bursar clock confirm` that it is right"
         ),
         ClockEvent::Returned => {
-            tracing::warn!("the clock is back: writes and decisions go on");
+            tracing::warn!("the clock is back: writes and decisions are accepted again");
         }
         ClockEvent::Adopted { seconds } => tracing::warn!(
             seconds,
-            "the clock stayed ahead for a minute and is believed: writes and decisions go on"
+            "the clock stayed ahead for a minute and is trusted now: writes and decisions are \
+             accepted again"
         ),
         ClockEvent::Behind { seconds } => tracing::warn!(
             seconds,
-            "the clock is behind Bursar's time, which goes on slower until the clock has caught \
+            "the clock is behind Bursar's time, which advances more slowly until the clock catches \
              up; if the clock is right, run `bursar clock confirm`"
         ),
         ClockEvent::CaughtUp => tracing::info!("the clock has caught up with Bursar's time"),

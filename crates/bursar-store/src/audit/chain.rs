@@ -169,8 +169,9 @@ impl AuditHead {
         key: &AuditKey,
     ) -> Result<(AuditEntry, Self), StoreError> {
         let sequence = self.sequence.checked_add(1);
-        let sequence =
-            sequence.ok_or_else(|| StoreError::Corrupt("the head of an audit log".to_owned()))?;
+        let sequence = sequence.ok_or_else(|| {
+            StoreError::Corrupt("the sequence numbers of an audit log are used up".to_owned())
+        })?;
         let mut entry = AuditEntry {
             tenant_id: row.tenant_id,
             audit_id: row.audit_id,

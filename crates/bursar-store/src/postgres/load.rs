@@ -143,7 +143,7 @@ fn tenant_of(request: &LoadRequest<'_>) -> Result<Option<TenantId>, StoreError> 
     let of_integrations = request.integrations.iter().map(|(tenant_id, _)| *tenant_id);
     let tenants: BTreeSet<TenantId> = of_calls.chain(of_integrations).collect();
     if tenants.len() > 1 {
-        return Err(StoreError::Corrupt("a group of several tenants".to_owned()));
+        return Err(StoreError::Corrupt("a group has several tenants".to_owned()));
     }
     Ok(tenants.first().copied())
 }

@@ -115,8 +115,9 @@ fn count_open(client: &Client, tenant_id: TenantId, change: i64) -> Sent<'_, u64
         let key = params![tenant, change];
         let row = client.query_typed_one(UPSERT_RESERVATIONS, key).await.map_err(store_error)?;
         let open: i64 = row.try_get(0).map_err(store_error)?;
-        u64::try_from(open)
-            .map_err(|_| StoreError::Corrupt("open reservations below zero".to_owned()))
+        u64::try_from(open).map_err(|_| {
+            StoreError::Corrupt("the number of open reservations is below zero".to_owned())
+        })
     })
 }
 

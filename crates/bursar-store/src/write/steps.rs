@@ -256,7 +256,7 @@ fn pick<T>(outcome: StepOutcome, as_kind: fn(Outcome) -> Option<T>) -> Result<T,
 }
 
 pub(super) fn mismatched_outcome() -> StoreError {
-    StoreError::Corrupt("an outcome of another kind of command".to_owned())
+    StoreError::Corrupt("a command has an outcome of another kind".to_owned())
 }
 
 macro_rules! as_kind {

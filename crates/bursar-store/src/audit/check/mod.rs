@@ -120,7 +120,7 @@ impl AuditCheck {
                     self.differ(|| format!("{} missing at the end", rows(first, last)));
                 } else if head.sequence < last {
                     let sequence = head.sequence;
-                    self.differ(|| format!("the head stands at row {sequence}, before row {last}"));
+                    self.differ(|| format!("the head is at row {sequence}, before row {last}"));
                 } else if head.hash != hash {
                     self.differ(|| format!("row {last} is not the one that the head names"));
                 }

@@ -1,5 +1,4 @@
-//! What stands in a database that something else wrote into: it is read as what it says, or it is
-//! an error, and the server goes on.
+//! Fuzzes the decoding of stored values: each is decoded to the value that it encodes, or is an error.
 
 use bursar_core::{Decision, Measure, Reason, ReasonCode, Verdict};
 use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
@@ -32,7 +31,7 @@ fn any_reason(choices: &mut Choices<'_>) -> Reason {
     }
 }
 
-/// Amounts of nothing are not written.
+/// The decision as it is stored: amounts without a measure are not written.
 fn without_loose_amounts(mut decision: Decision) -> Decision {
     for reason in decision.reasons.iter_mut().filter(|reason| reason.measure.is_none()) {
         (reason.limit_value, reason.current_value) = (0, 0);
@@ -41,7 +40,7 @@ fn without_loose_amounts(mut decision: Decision) -> Decision {
 }
 
 #[test]
-fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
+fn a_stored_decision_is_read_back_and_a_broken_one_is_an_error() {
     const WORDS: &[&str] =
         &["\"code\":", "\"cost\"", "\"warned\"", "\"limit\":", "\"1\"", "256", ","];
     fuzz(bolero::check!(), Effort::PLAIN, |choices| {
@@ -56,7 +55,8 @@ fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
                 assert_eq!(again, without_loose_amounts(read.clone()), "{broken}");
             }
             Err(error) => {
-                assert_eq!(error.to_string(), "stored data cannot be decoded: a decision");
+                let text = "stored data cannot be decoded: a decision has an unknown form";
+                assert_eq!(error.to_string(), text);
             }
         }
         Outcome::of(&read)
@@ -64,8 +64,8 @@ fn a_stored_decision_leads_back_and_a_broken_one_is_an_error() {
 }
 
 #[test]
-fn a_stored_number_means_one_thing_or_nothing() {
-    /// Claims that a number that is read is the number of what it is read as.
+fn a_decoded_number_is_the_number_of_its_value() {
+    /// Decodes a number as each type, and asserts that a decoded value has this number.
     macro_rules! check {
         ($number:expr, $($from:ident, $to:ident;)+) => {{
             let mut is_any = false;

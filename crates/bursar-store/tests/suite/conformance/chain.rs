@@ -131,7 +131,7 @@ pub(crate) async fn an_inserted_row_is_found(subject: Subject) {
          select audit_id + 1000000, tenant_id, at, actor_type, actor_id, action, target_type, \
          target_id, request_id, detail, 7, hash, hash from audit \
          where tenant_id = {t} and sequence = 6",
-        "the head stands at row 6, before row 7",
+        "the head is at row 6, before row 7",
     )
     .await;
 }
