@@ -7,22 +7,23 @@
 --     select citus_set_coordinator_host('...');                 -- as a superuser, before
 --     psql --set ON_ERROR_STOP=1 --file deploy/citus.sql postgres://owner@coordinator/bursar
 --
--- Servers connect to the coordinator. A later migration that makes a table says in its notes which
--- line of this file is new.
+-- Servers connect to the coordinator. If a later migration creates a table, its notes name the new
+-- line of this file.
 
 begin;
 
 -- A foreign key alone does not make Citus manage a table that is not distributed yet.
 set local citus.enable_local_reference_table_foreign_keys = off;
 
--- Every node has all of it, because the rows of each tenant refer to it.
+-- Every node has a copy, because the rows of every tenant refer to it.
 select create_reference_table('tenants');
 
--- server, leases, clock, id_numbers and write_probe stay on the coordinator. What changes leases and clock reads the
--- clock, and no other copy may do that again; migrations change server together with the schema.
+-- server, leases, clock, id_numbers and write_probe stay on the coordinator. The statements that
+-- change leases and clock read the clock, which must happen once. Migrations change server together
+-- with the schema.
 
--- Citus takes no policy with a subquery. This says the same, and is evaluated for each row where no
--- index is used.
+-- Citus does not support a policy with a subquery. This one is equivalent, but is evaluated for each
+-- row if no index is used.
 alter policy of_tenant on integrations
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on keys
@@ -57,7 +58,7 @@ alter policy of_tenant on protection_overrides
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 
 -- Citus (on PostgreSQL 15 and later) cannot move a shard that is written to while row level security
--- binds the owner too. It still binds the role of the servers.
+-- applies to the owner too. It still applies to the role of the servers.
 alter table integrations no force row level security;
 alter table keys no force row level security;
 alter table calls no force row level security;
@@ -75,7 +76,7 @@ alter table decisions no force row level security;
 alter table signals no force row level security;
 alter table protection_overrides no force row level security;
 
--- All rows of a tenant lie on one node, so that its transactions stay there.
+-- All rows of a tenant are on one node, so that its transactions stay there.
 select create_distributed_table('integrations', 'tenant_id');
 select create_distributed_table('keys', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('calls', 'tenant_id', colocate_with => 'integrations');
@@ -93,9 +94,9 @@ select create_distributed_table('decisions', 'tenant_id', colocate_with => 'inte
 select create_distributed_table('signals', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('protection_overrides', 'tenant_id', colocate_with => 'integrations');
 
--- For every session of this database, whatever its role. The nodes hear what a transaction sets: which
--- tenant it names, without which they show no row, and that its commit is durable. `bursar db migrate`
--- changes one shard after the other.
+-- For every session of this database. The nodes get the settings of a transaction: its tenant, without
+-- which they show no row, and the durability of its commit. `bursar db migrate` changes one shard
+-- after the other.
 do $$
 declare setting text;
 begin

@@ -40,7 +40,7 @@ use crate::observe::log;
 use crate::observe::log::LogFormat;
 use crate::server;
 
-/// Meters, budgets and guards the model calls that software makes with its customers' keys
+/// Meters and budgets the model calls that software makes with its customers' keys
 #[derive(Parser)]
 #[command(name = "bursar", version)]
 struct Arguments {
