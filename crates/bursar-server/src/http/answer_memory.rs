@@ -97,30 +97,30 @@ pub struct LargeAnswers {
 /// The store as one caller reads it.
 ///
 /// The response is charged as it grows. The operator has readers of its own.
-pub(crate) struct Reads {
+pub(crate) struct StoreReader {
     store: Arc<dyn Store>,
     /// The same store without a memory charge.
     unbounded: Arc<dyn Store>,
     requester: Requester,
-    writers: Writers,
+    encoder: ResponseEncoder,
 }
 
 /// The encoding threads for one caller.
 #[derive(Clone)]
-pub(crate) struct Writers {
+pub(crate) struct ResponseEncoder {
     pool: WorkPool,
     holder: Holder,
     memory: AnswerMemory,
 }
 
-impl Writers {
+impl ResponseEncoder {
     /// Encodes a large response without blocking other requests.
     ///
     /// The work holds its memory until it ends, even if the client disconnects.
     ///
     /// # Errors
     /// 503 if too many responses of the caller wait; 500 if the work panicked.
-    pub(crate) async fn write<T: Send + 'static>(
+    pub(crate) async fn encode<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -137,7 +137,7 @@ impl Writers {
     ///
     /// # Errors
     /// [`StoreError::Overloaded`] after half a minute, and errors of the work.
-    pub(crate) async fn write_piece(
+    pub(crate) async fn encode_chunk(
         &self,
         work: impl FnOnce() -> io::Result<Bytes> + Send + 'static,
     ) -> Result<Bytes, StoreError> {
@@ -152,18 +152,18 @@ impl Writers {
     }
 }
 
-impl Reads {
+impl StoreReader {
     /// The store for an export, whose memory is reserved before it starts.
     pub(crate) fn for_export(&self) -> Arc<dyn Store> {
         self.unbounded.with_context(ReadContext::unlimited(self.requester))
     }
 
-    pub(crate) fn writers(&self) -> &Writers {
-        &self.writers
+    pub(crate) fn encoder(&self) -> &ResponseEncoder {
+        &self.encoder
     }
 }
 
-impl Deref for Reads {
+impl Deref for StoreReader {
     type Target = dyn Store;
 
     fn deref(&self) -> &Self::Target {
@@ -171,7 +171,7 @@ impl Deref for Reads {
     }
 }
 
-impl<S> FromRequestParts<S> for Reads
+impl<S> FromRequestParts<S> for StoreReader
 where
     S: Send + Sync,
     LargeAnswers: FromRef<S>,
@@ -195,8 +195,8 @@ where
         memory.begin(budget.hold(holder));
         let store =
             unbounded.with_context(ReadContext { requester, memory: Arc::new(memory.clone()) });
-        let writers = Writers { pool, holder, memory };
-        Ok(Self { store, unbounded, requester, writers })
+        let encoder = ResponseEncoder { pool, holder, memory };
+        Ok(Self { store, unbounded, requester, encoder })
     }
 }
 
@@ -237,8 +237,8 @@ mod tests {
         let (pool, holder) = (WorkPool::new(2), Holder::ANONYMOUS);
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let (end, may_end) = std::sync::mpsc::channel::<()>();
-        let writers = Writers { pool: pool.clone(), holder, memory };
-        let writing = writers.write(move || {
+        let encoder = ResponseEncoder { pool: pool.clone(), holder, memory };
+        let writing = encoder.encode(move || {
             begun.send(()).expect("someone listens");
             may_end.recv().expect("the end");
         });
@@ -246,7 +246,7 @@ mod tests {
             _ = writing => panic!("it is not done"),
             begun = has_begun => begun.expect("it began"),
         }
-        drop(writers);
+        drop(encoder);
         let other = super::tests::memory(&budget, 1);
         assert_eq!(
             other.take(2 * PIECE),

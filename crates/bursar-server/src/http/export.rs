@@ -16,7 +16,7 @@ use bursar_store::{Store, StoreError};
 use bytes::Bytes;
 use futures_util::stream;
 
-use crate::http::answer_memory::{Reads, Writers};
+use crate::http::answer_memory::{ResponseEncoder, StoreReader};
 use crate::http::holder::Holder;
 use crate::http::memory_budget::{ByteBudget, ByteHold};
 use crate::http::retry::retry_overloaded;
@@ -75,15 +75,15 @@ pub(crate) async fn export<E: Export>(
     of: E,
     tenant_id: TenantId,
     budget: &ByteBudget,
-    reads: &Reads,
+    reader: &StoreReader,
 ) -> Result<Response, ApiError> {
-    let (hold, store) = (Arc::new(open(budget, tenant_id)?), reads.for_export());
+    let (hold, store) = (Arc::new(open(budget, tenant_id)?), reader.for_export());
     let page = of.page(store.as_ref(), None).await?;
     let (content_type, disposition) = of.headers();
     let head = of.head();
     let next = if head.is_empty() { Next::Write(page) } else { Next::Head(head, page) };
     let of = Arc::new(of);
-    let opened = OpenExport { of, store, next, hold, writers: reads.writers().clone() };
+    let opened = OpenExport { of, store, next, hold, encoder: reader.encoder().clone() };
     let pieces = stream::try_unfold(opened, OpenExport::next_chunk);
     let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
@@ -113,7 +113,7 @@ struct OpenExport<E: Export> {
     next: Next<E>,
     /// Held until the export ends and its last page is encoded.
     hold: Arc<ByteHold>,
-    writers: Writers,
+    encoder: ResponseEncoder,
 }
 
 /// The next step of an export.
@@ -147,7 +147,7 @@ impl<E: Export> OpenExport<E> {
             drop(hold);
             text
         };
-        let text = self.writers.write_piece(write).await?;
+        let text = self.encoder.encode_chunk(write).await?;
         Ok(Some((text, self)))
     }
 }

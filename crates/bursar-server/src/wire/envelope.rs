@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::wire::error::ApiError;
 use crate::wire::{request_id, timestamps};
 
@@ -82,10 +82,10 @@ impl<T: Serialize + Send + 'static> Answer<T> {
     ///
     /// # Errors
     /// 503 if too many responses of the caller wait.
-    pub(crate) async fn large(self, reads: &Reads) -> Result<Response, ApiError> {
+    pub(crate) async fn large(self, reader: &StoreReader) -> Result<Response, ApiError> {
         let id = request_id::current();
-        let writers = reads.writers();
-        writers.write(move || request_id::sync_within(id, || self.into_response())).await
+        let encoder = reader.encoder();
+        encoder.encode(move || request_id::sync_within(id, || self.into_response())).await
     }
 }
 

@@ -13,7 +13,7 @@ use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::ASK;
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
 use crate::wire::error::ApiError;
@@ -127,7 +127,7 @@ impl IntoParams for DecisionParams {
 pub(crate) async fn list_decisions(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Answer<Vec<KeptDecisionView>>, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
@@ -151,7 +151,7 @@ pub(crate) async fn list_decisions(
     let integration_id = named.or(caller.restricted_to);
     let filter = DecisionFilter { integration_id, call_id, verdict, code, start, end, before };
     // One row more than requested tells whether there is another page.
-    let mut rows = reads.decisions(caller.tenant_id, filter, limit + 1).await?;
+    let mut rows = reader.decisions(caller.tenant_id, filter, limit + 1).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next_cursor = rows.last().filter(|_| has_more).map(|row| row.decision_id.to_string());

@@ -20,7 +20,7 @@ use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::{ASK, RESERVE};
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::jobs::decision_log::DecisionNote;
 use crate::wire::body::{SMALL, Text, parse};
 use crate::wire::enums;
@@ -407,7 +407,7 @@ pub(crate) async fn extend_reservation(
 pub(crate) async fn list_reservations(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Answer<Vec<ReservationView>>, ApiError> {
     let page = query.page()?;
@@ -415,7 +415,7 @@ pub(crate) async fn list_reservations(
     query.done()?;
     caller.check_integration(app.store.as_ref(), named).await?;
     let integration_id = named.or(caller.restricted_to);
-    let found = reads.open_reservations(caller.tenant_id, integration_id, page).await?;
+    let found = reader.open_reservations(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     let views = found.rows.into_iter().map(|open| ReservationView::from(open.reservation));
     Ok(Answer::list(views.collect(), meta))

@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::auth::access::{LIMITS, READ, WRITE};
 use crate::auth::authorize::Authorized;
 use crate::credentials::reference;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::wire::body::{Json, present};
 use crate::wire::enums;
 use crate::wire::enums::{PROVIDER_TYPES, cost_basis_name};
@@ -134,7 +134,7 @@ pub struct IntegrationUpdate {
 )]
 pub(crate) async fn list_integrations(
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Answer<Vec<IntegrationSummary>>, ApiError> {
     let page = query.page()?;
@@ -148,7 +148,7 @@ pub(crate) async fn list_integrations(
     })?;
     query.done()?;
     let filter = IntegrationFilter { status, provider_type };
-    let found = reads.integrations(caller.tenant_id, filter, page).await?;
+    let found = reader.integrations(caller.tenant_id, filter, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     Ok(Answer::list(found.rows.into_iter().map(IntegrationSummary::from).collect(), meta))
 }

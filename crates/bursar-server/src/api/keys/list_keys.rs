@@ -11,7 +11,7 @@ use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::{KEYS, READ};
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::wire::envelope::Answer;
 use crate::wire::error::ApiError;
 use crate::wire::error_code::ErrorCode;
@@ -30,10 +30,10 @@ use crate::wire::scalars::Id;
 pub(crate) async fn list_keys(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     query: Query,
 ) -> Result<Answer<Vec<KeyView>>, ApiError> {
-    list(&app, &caller, None, reads, query).await
+    list(&app, &caller, None, reader, query).await
 }
 
 /// Lists the keys of an integration, without their secrets
@@ -49,18 +49,18 @@ pub(crate) async fn list_integration_keys(
     State(app): State<App>,
     caller: Authorized,
     Path(id): Path<String>,
-    reads: Reads,
+    reader: StoreReader,
     query: Query,
 ) -> Result<Answer<Vec<IntegrationKeyView>>, ApiError> {
     let integration_id = params::integration_id(&id)?;
-    list(&app, &caller, Some(integration_id), reads, query).await
+    list(&app, &caller, Some(integration_id), reader, query).await
 }
 
 async fn list<View: From<KeyRow> + Serialize>(
     app: &App,
     caller: &Authorized,
     integration_id: Option<IntegrationId>,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Answer<Vec<View>>, ApiError> {
     let page = query.page()?;
@@ -69,7 +69,7 @@ async fn list<View: From<KeyRow> + Serialize>(
         let owner = app.store.integration(caller.tenant_id, integration_id).await?;
         owner.ok_or_else(|| ApiError::of(ErrorCode::IntegrationNotFound))?;
     }
-    let found = reads.keys(caller.tenant_id, integration_id, page).await?;
+    let found = reader.keys(caller.tenant_id, integration_id, page).await?;
     let meta = list_meta(page, found.rows.len(), found.total);
     Ok(Answer::list(found.rows.into_iter().map(View::from).collect(), meta))
 }

@@ -12,7 +12,7 @@ use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::OPERATOR;
 use crate::auth::authorize::Operator;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::protection::SIGNALS_KEPT;
 use crate::wire::body::Json;
 use crate::wire::enums;
@@ -197,7 +197,7 @@ impl SignalView {
 pub(crate) async fn list_signals(
     State(app): State<App>,
     _: Operator,
-    reads: Reads,
+    reader: StoreReader,
     Path(tenant_id): Path<String>,
     mut query: Query,
 ) -> Result<Answer<SignalsView>, ApiError> {
@@ -211,7 +211,7 @@ pub(crate) async fn list_signals(
     app.store.tenant(tenant_id).await?.ok_or_else(unknown)?;
     let overrides = app.store.protection_overrides(tenant_id, app.store.now()).await?;
     // One row more than requested tells whether there is another page.
-    let mut signals = reads.signals(tenant_id, before, limit + 1).await?;
+    let mut signals = reader.signals(tenant_id, before, limit + 1).await?;
     let has_more = signals.len() > limit as usize;
     signals.truncate(limit as usize);
     let next_cursor = signals.last().filter(|_| has_more).map(|row| row.signal_id.to_string());

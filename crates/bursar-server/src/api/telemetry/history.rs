@@ -20,7 +20,7 @@ use crate::api::telemetry::record_view::UsageView;
 use crate::app::App;
 use crate::auth::access::USAGE;
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::http::export::{Export, ExportPage, export};
 use crate::wire::cursor;
 use crate::wire::enums;
@@ -103,7 +103,7 @@ impl IntoParams for FormatParams {
 pub(crate) async fn list_usage_history(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
@@ -115,12 +115,12 @@ pub(crate) async fn list_usage_history(
     let filter = HistoryFilter { after, ..read_filter(&mut query)? };
     query.done()?;
     caller.check_integration(app.store.as_ref(), filter.integration_id).await?;
-    let total = total(&reads, caller.tenant_id, &filter).await?;
+    let total = total(&reader, caller.tenant_id, &filter).await?;
     let part = match offset {
         Some(offset) => HistoryPart::Whole(Page { offset, limit }),
         None => HistoryPart::UpTo(limit),
     };
-    let found = reads.usage_history(caller.tenant_id, filter, part).await;
+    let found = reader.usage_history(caller.tenant_id, filter, part).await;
     let found = found.map_err(|error| match (error, offset) {
         (StoreError::ReadTooLarge, Some(_)) => ApiError::new(ErrorCode::ReadTooLarge, NOT_WHOLE),
         (error, _) => error.into(),
@@ -133,7 +133,7 @@ pub(crate) async fn list_usage_history(
         next_cursor: found.next.map(cursor),
     };
     let views: Vec<UsageView> = found.rows.into_iter().map(UsageView::from).collect();
-    Answer::list(views, meta).large(&reads).await
+    Answer::list(views, meta).large(&reader).await
 }
 
 fn read_filter(query: &mut Query) -> Result<HistoryFilter, ApiError> {
@@ -158,7 +158,7 @@ fn as_stored(label: String) -> String {
 
 /// The number of matching calls, where counters or rollups know it.
 async fn total(
-    reads: &Reads,
+    reader: &StoreReader,
     tenant_id: TenantId,
     filter: &HistoryFilter,
 ) -> Result<Option<i64>, ApiError> {
@@ -167,7 +167,7 @@ async fn total(
     let days = match (start, end) {
         (None, None) if label.is_none() && outcome.is_none() => {
             return as_far_as_counted(
-                reads.recorded_calls(tenant_id, *integration_id).await.map(Some),
+                reader.recorded_calls(tenant_id, *integration_id).await.map(Some),
             );
         }
         (Some(start), Some(end)) => whole_days(*start, *end),
@@ -176,7 +176,7 @@ async fn total(
     let Some((first, last)) = days else { return Ok(None) };
     let integration_id = *integration_id;
     let filter = CallFilter { integration_id, label, outcome, first, last };
-    as_far_as_counted(reads.counted_calls(tenant_id, filter).await)
+    as_far_as_counted(reader.counted_calls(tenant_id, filter).await)
 }
 
 /// A count that takes too long is left out. The page is still returned.
@@ -271,7 +271,7 @@ impl Export for UsageExport {
 pub(crate) async fn export_usage(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let format = query.read("format", UsageFormat::parse)?.unwrap_or(UsageFormat::Csv);
@@ -280,7 +280,7 @@ pub(crate) async fn export_usage(
     caller.check_integration(app.store.as_ref(), filter.integration_id).await?;
     let tenant_id = caller.tenant_id;
     let of = UsageExport { tenant_id, filter, format };
-    export(of, tenant_id, &app.export_budget, &reads).await
+    export(of, tenant_id, &app.export_budget, &reader).await
 }
 
 fn parse_policy(text: &str) -> Result<PolicyResult, &'static str> {

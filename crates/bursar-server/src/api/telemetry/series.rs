@@ -16,7 +16,7 @@ use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::USAGE;
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::wire::enums;
 use crate::wire::enums::{group_by_name, step_name};
 use crate::wire::envelope::Answer;
@@ -263,7 +263,7 @@ impl IntoParams for SeriesParams {
 pub(crate) async fn get_usage_breakdown(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Answer<BreakdownView>, ApiError> {
     use GroupBy::{Agent, Integration, Model, Provider, Session};
@@ -279,7 +279,7 @@ pub(crate) async fn get_usage_breakdown(
     query.done()?;
     caller.check_integration(app.store.as_ref(), integration_id).await?;
     let filter = BreakdownFilter { by, integration_id, first, last, groups_max: groups as usize };
-    let breakdown = reads.usage_breakdown(caller.tenant_id, filter).await?;
+    let breakdown = reader.usage_breakdown(caller.tenant_id, filter).await?;
     let breakdown = breakdown.ok_or_else(|| {
         let problem = "must be later: these days have too many sessions for a breakdown";
         ApiError::field("start_date", problem)
@@ -326,7 +326,7 @@ fn breakdown_view(
 pub(crate) async fn get_usage_series(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     use GroupBy::{Agent, Integration, Model, Provider};
@@ -361,8 +361,8 @@ pub(crate) async fn get_usage_series(
     caller.check_integration(app.store.as_ref(), integration_id).await?;
     let groups_max = limit as usize;
     let filter = SeriesFilter { by, step, integration_id, first, last, groups_max };
-    let series = reads.usage_series(caller.tenant_id, filter).await?;
-    Answer::ok(series_view(&filter, series)?).large(&reads).await
+    let series = reader.usage_series(caller.tenant_id, filter).await?;
+    Answer::ok(series_view(&filter, series)?).large(&reader).await
 }
 
 fn series_view(filter: &SeriesFilter, series: Series) -> Result<SeriesView, StoreError> {

@@ -13,7 +13,7 @@ use crate::api::route::{Routes, Rule};
 use crate::app::App;
 use crate::auth::access::USAGE;
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::wire::cursor;
 use crate::wire::enums;
 use crate::wire::envelope::{Answer, ListMeta};
@@ -210,14 +210,14 @@ impl IntoParams for DayPageParams {
 pub(crate) async fn get_usage_summary(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;
     let (first, last) = read_days(app.store.now().day(), &mut query, DAYS_MAX)?;
     query.done()?;
     caller.check_integration(app.store.as_ref(), integration_id).await?;
-    let usage = reads.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
+    let usage = reader.usage_by_integration(caller.tenant_id, integration_id, first, last).await?;
     let mut sums = Sums::default();
     for of_integration in &usage {
         sums.merge(&of_integration.sums)?;
@@ -244,7 +244,7 @@ pub(crate) async fn get_usage_summary(
         unpriced_count: sums.unpriced,
         by_integration,
     };
-    Answer::ok(summary).large(&reads).await
+    Answer::ok(summary).large(&reader).await
 }
 
 /// Lists the usage by day and integration
@@ -263,7 +263,7 @@ pub(crate) async fn get_usage_summary(
 pub(crate) async fn list_daily_aggregates(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let integration_id = query.integration()?;
@@ -278,7 +278,7 @@ pub(crate) async fn list_daily_aggregates(
     caller.check_integration(app.store.as_ref(), integration_id).await?;
     let filter = DayFilter { integration_id, first, last, after };
     let page = Page { offset: offset.unwrap_or(0), limit };
-    let found = reads.usage_by_day(caller.tenant_id, filter, page).await?;
+    let found = reader.usage_by_day(caller.tenant_id, filter, page).await?;
     let meta = ListMeta {
         total: found.total,
         page: page.offset / limit + 1,
@@ -286,7 +286,7 @@ pub(crate) async fn list_daily_aggregates(
         has_more: found.next.is_some(),
         next_cursor: found.next.map(cursor),
     };
-    Answer::list(DayList(found.rows), meta).large(&reads).await
+    Answer::list(DayList(found.rows), meta).large(&reader).await
 }
 
 fn cursor(DayPosition { day, integration_id }: DayPosition) -> String {

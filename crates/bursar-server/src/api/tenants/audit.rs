@@ -16,7 +16,7 @@ use crate::api::tenants::audit_view::AuditView;
 use crate::app::App;
 use crate::auth::access::ADMIN;
 use crate::auth::authorize::Authorized;
-use crate::http::answer_memory::Reads;
+use crate::http::answer_memory::StoreReader;
 use crate::http::export::{Export, ExportPage, export};
 use crate::wire::cursor;
 use crate::wire::envelope::{Answer, ListMeta};
@@ -69,7 +69,7 @@ impl IntoParams for AuditParams {
 )]
 pub(crate) async fn list_audit(
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     mut query: Query,
 ) -> Result<Response, ApiError> {
     let limit = query.integer("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
@@ -85,7 +85,7 @@ pub(crate) async fn list_audit(
         after: after.map(|(at, audit_id)| AuditPosition { at, audit_id }),
     };
     query.done()?;
-    let found = reads.audit(caller.tenant_id, filter, limit).await?;
+    let found = reader.audit(caller.tenant_id, filter, limit).await?;
     let meta = ListMeta {
         total: None,
         page: 1,
@@ -94,7 +94,7 @@ pub(crate) async fn list_audit(
         next_cursor: found.next.map(|place| cursor::text(place.at, place.audit_id.number())),
     };
     let views: Vec<AuditView> = found.rows.into_iter().map(AuditView::from).collect();
-    Answer::list(views, meta).large(&reads).await
+    Answer::list(views, meta).large(&reader).await
 }
 
 /// The audit log of a tenant, from page to page.
@@ -155,11 +155,11 @@ impl Export for AuditExport {
 pub(crate) async fn export_audit(
     State(app): State<App>,
     caller: Authorized,
-    reads: Reads,
+    reader: StoreReader,
     query: Query,
 ) -> Result<Response, ApiError> {
     query.done()?;
-    export(AuditExport(caller.tenant_id), caller.tenant_id, &app.export_budget, &reads).await
+    export(AuditExport(caller.tenant_id), caller.tenant_id, &app.export_budget, &reader).await
 }
 
 pub(crate) fn routes() -> Routes {
