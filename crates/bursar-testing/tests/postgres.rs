@@ -277,9 +277,9 @@ async fn a_commit_whose_reply_is_lost_is_stored_once() {
     assert_eq!(proxy.commits_lost(), 3);
 }
 
-/// Makes this test program start servers and wait to be killed. The value is the file for their
-/// addresses.
-const KILLED: &str = "BURSAR_TEST_HARNESS_VICTIM";
+/// The file to which this test program writes the addresses of servers that it starts before it waits
+/// to be killed; unset in the parent process.
+const ADDRESSES_FILE: &str = "BURSAR_TEST_ADDRESSES_FILE";
 
 /// Starts servers, writes their addresses to `note`, and waits to be killed.
 fn start_and_wait(note: &Path) {
@@ -303,7 +303,7 @@ fn other_process(test: &str) -> Command {
 
 #[test]
 fn a_server_ends_with_the_process_that_started_it_and_leaves_no_files() {
-    if let Some(note) = std::env::var_os(KILLED) {
+    if let Some(note) = std::env::var_os(ADDRESSES_FILE) {
         return start_and_wait(Path::new(&note));
     }
     let folder = tempfile::tempdir().unwrap();
@@ -314,7 +314,7 @@ fn a_server_ends_with_the_process_that_started_it_and_leaves_no_files() {
     make_accessible(&[folder.path(), &clusters]);
     let mut child =
         other_process("a_server_ends_with_the_process_that_started_it_and_leaves_no_files")
-            .env(KILLED, &note)
+            .env(ADDRESSES_FILE, &note)
             .env("TMPDIR", &clusters)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

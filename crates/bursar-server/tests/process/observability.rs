@@ -126,7 +126,7 @@ fn a_refusal_of_protection_is_one_event_in_the_log() {
         ("level", json!("WARN")),
         ("target", json!("bursar::protection")),
         ("event", json!("abuse_protection_triggered")),
-        ("tenant_id", integration.data("tenant_id").clone()),
+        ("tenant_id", json!(tenant.id)),
         ("dimension", json!("rate")),
         ("action", json!("reject")),
         ("endpoint", json!("/api/v1/integrations/{id}")),

@@ -29,14 +29,13 @@ fn a_person_authenticates_and_the_log_has_no_part_of_their_token() {
     folder.set("BURSAR_OIDC_TOKEN_SECONDS_MAX", u32::MAX.to_string());
     folder.set("BURSAR_LOG", "trace");
     let server = Server::start(&folder);
-    let mut machine = Tenant::new(&folder, &server).client(&server);
-    let of_machine = machine.get("/api/v1/session/context").expect("an answer");
+    let tenant = Tenant::new(&folder, &server);
     let claims = |role: &str| {
         json!({
             "iss": issuer.url,
             "aud": "bursar",
             "sub": "canary",
-            "org": of_machine.data("tenant_id"),
+            "org": tenant.id,
             "bursar_role": role,
             "nbf": 0,
             "exp": IN_2100,

@@ -144,7 +144,7 @@ fn an_http2_client_that_opens_no_window_is_cut_off() {
 #[test]
 fn an_awaited_body_does_not_block_other_streams() {
     let (folder, server) = server("BURSAR_SERVER_BODY_SECONDS");
-    let bearer = format!("Bearer {}", folder.operator_token());
+    let bearer = folder.operator_bearer();
     let mut connection = RawConnection::open(server.address());
     connection.send(frames::preface());
     let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);

@@ -86,7 +86,7 @@ fn endless_unknown_frames_are_cut_off_during_a_request() {
     const UNKNOWN: u8 = 0x40;
     const SENT_MAX: usize = 64 * 1024 * 1024;
     let (folder, server) = server();
-    let bearer = format!("Bearer {}", folder.operator_token());
+    let bearer = folder.operator_bearer();
     let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
     let flood = frames::frame(UNKNOWN, 0, 0, &[0; 1_000]).repeat(50);
     let mut connection = RawConnection::open(server.address());
@@ -105,7 +105,7 @@ fn endless_unknown_frames_are_cut_off_during_a_request() {
 #[test]
 fn a_large_body_in_small_frames_is_accepted() {
     let (folder, server) = server();
-    let bearer = format!("Bearer {}", folder.operator_token());
+    let bearer = folder.operator_bearer();
     let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
     let mut connection = RawConnection::open(server.address());
     connection.send(frames::preface());
@@ -125,7 +125,7 @@ fn more_streams_than_allowed_are_refused() {
     folder.set("BURSAR_SERVER_STREAMS_MAX", "5");
     folder.set("BURSAR_SERVER_BODY_SECONDS", "1");
     let server = Server::start(&folder);
-    let bearer = format!("Bearer {}", folder.operator_token());
+    let bearer = folder.operator_bearer();
     let mut connection = RawConnection::open(server.address());
     connection.send(frames::preface());
     let head = frames::head("POST", "/api/v1/tenants", &[("authorization", bearer.as_str())]);
