@@ -14,7 +14,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-async fn arranged() -> (TestApp, Tenant, String) {
+async fn set_up() -> (TestApp, Tenant, String) {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -32,7 +32,7 @@ async fn send(founder: &Client, path: &str, body: impl Into<Vec<u8>>) -> ApiResp
 
 #[tokio::test]
 async fn invalid_json_is_refused_and_not_stored() {
-    let (_app, tenant, _) = arranged().await;
+    let (_app, tenant, _) = set_up().await;
     for path in [
         "/integrations",
         "/keys",
@@ -64,7 +64,7 @@ async fn invalid_json_is_refused_and_not_stored() {
 
 #[tokio::test]
 async fn invalid_utf_8_is_refused_and_not_stored() {
-    let (_app, tenant, id) = arranged().await;
+    let (_app, tenant, id) = set_up().await;
     let mut single = record(&id, "c").to_string().into_bytes();
     let at = single.windows(6).position(|part| part == b"gpt-4o").unwrap();
     single[at] = 0xff;
@@ -83,7 +83,7 @@ async fn invalid_utf_8_is_refused_and_not_stored() {
 
 #[tokio::test]
 async fn a_body_that_is_not_an_object_is_refused() {
-    let (_app, tenant, _) = arranged().await;
+    let (_app, tenant, _) = set_up().await;
     for path in ["/integrations", "/telemetry/llm-usage", "/enforcement/check"] {
         for body in ["null", "1", "\"text\"", "true"] {
             let answer = send(&tenant.founder(), path, body).await;
@@ -100,7 +100,7 @@ fn nested(depth: usize) -> String {
 
 #[tokio::test]
 async fn deeply_nested_json_is_refused() {
-    let (_app, tenant, id) = arranged().await;
+    let (_app, tenant, id) = set_up().await;
     let founder = tenant.founder();
     let deep = nested(100_000);
     let answer = send(&founder, "/telemetry/llm-usage", deep.clone()).await;
@@ -131,7 +131,7 @@ async fn deeply_nested_json_is_refused() {
 
 #[tokio::test]
 async fn a_body_over_its_size_limit_is_refused_and_not_stored() {
-    let (_app, tenant, id) = arranged().await;
+    let (_app, tenant, id) = set_up().await;
     let founder = tenant.founder();
     for (path, bound) in [
         ("/telemetry/llm-usage", 256 * 1024),
@@ -163,7 +163,7 @@ async fn a_body_over_its_size_limit_is_refused_and_not_stored() {
 
 #[tokio::test]
 async fn a_gzip_body_is_decompressed() {
-    let (_app, tenant, id) = arranged().await;
+    let (_app, tenant, id) = set_up().await;
     for (encoding, call_id) in [("gzip", "a"), ("x-gzip", "b")] {
         let packed = gzip(record(&id, call_id).to_string().as_bytes());
         let request = tenant.founder().post("/telemetry/llm-usage").body(packed);
@@ -182,7 +182,7 @@ async fn a_gzip_body_is_decompressed() {
 
 #[tokio::test]
 async fn a_corrupt_gzip_body_is_refused_and_not_stored() {
-    let (_app, tenant, id) = arranged().await;
+    let (_app, tenant, id) = set_up().await;
     let whole = gzip(record(&id, "c").to_string().as_bytes());
     let mut damaged = whole.clone();
     let middle = damaged.len() - 6;
@@ -203,7 +203,7 @@ async fn a_corrupt_gzip_body_is_refused_and_not_stored() {
 
 #[tokio::test]
 async fn a_gzip_bomb_is_refused_at_the_size_limit() {
-    let (_app, tenant, _) = arranged().await;
+    let (_app, tenant, _) = set_up().await;
     // Four times the largest limit, in about 30 kB.
     let bomb = gzip(&vec![b' '; 32 * 1024 * 1024]);
     for path in ["/telemetry/llm-usage", "/telemetry/llm-usage/batch", "/integrations"] {
@@ -215,7 +215,7 @@ async fn a_gzip_bomb_is_refused_at_the_size_limit() {
 
 #[tokio::test]
 async fn an_unsupported_content_type_or_encoding_is_refused() {
-    let (_app, tenant, id) = arranged().await;
+    let (_app, tenant, id) = set_up().await;
     let body = record(&id, "c").to_string();
     for (name, value) in [
         ("content-type", "text/plain"),

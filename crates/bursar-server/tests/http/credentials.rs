@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{ApiResponse, Client, Tenant, TestApp, record};
 
-async fn arranged() -> (TestApp, Tenant, String) {
+async fn set_up() -> (TestApp, Tenant, String) {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let id = tenant.integration("i", json!({})).await;
@@ -14,7 +14,7 @@ async fn arranged() -> (TestApp, Tenant, String) {
 }
 
 /// The text with one character changed.
-fn changed(text: &str, at: usize) -> String {
+fn altered(text: &str, at: usize) -> String {
     let mut bytes = text.as_bytes().to_vec();
     bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
     String::from_utf8(bytes).unwrap()
@@ -28,7 +28,7 @@ fn check(answer: &ApiResponse, status: u16, code: &str, secret: &str) {
 
 #[tokio::test]
 async fn an_api_key_is_accepted_as_bearer_and_in_its_header() {
-    let (app, tenant, _) = arranged().await;
+    let (app, tenant, _) = set_up().await;
     let made = tenant.new_key(&["integrations:read"]).await;
     let secret = made.text("/data/secret");
     for (name, value) in [
@@ -43,7 +43,7 @@ async fn an_api_key_is_accepted_as_bearer_and_in_its_header() {
 
 #[tokio::test]
 async fn an_altered_key_is_refused() {
-    let (app, tenant, id) = arranged().await;
+    let (app, tenant, id) = set_up().await;
     let made = tenant.new_key(&["*"]).await;
     let api_key = made.text("/data/secret").to_owned();
     let integration_key = tenant.integration_key(&id).await;
@@ -75,11 +75,11 @@ async fn an_altered_key_is_refused() {
         ("authorization", format!("Bearer {integration_key}")),
         ("x-aos-key", made.text("/data/prefix").to_owned()),
     ];
-    wrong.extend((0..api_key.len()).step_by(7).map(|at| ("x-aos-key", changed(&api_key, at))));
+    wrong.extend((0..api_key.len()).step_by(7).map(|at| ("x-aos-key", altered(&api_key, at))));
     wrong.extend(
         (0..integration_key.len())
             .step_by(7)
-            .map(|at| ("x-cus-integration-key", changed(integration_key, at))),
+            .map(|at| ("x-cus-integration-key", altered(integration_key, at))),
     );
     for (name, value) in wrong {
         let client = app.anonymous().with(name, &value);
@@ -92,7 +92,7 @@ async fn an_altered_key_is_refused() {
 
 #[tokio::test]
 async fn two_different_credentials_are_refused_and_the_same_twice_is_one() {
-    let (app, tenant, id) = arranged().await;
+    let (app, tenant, id) = set_up().await;
     let first = tenant.key(&["*"]).await;
     let second = tenant.new_key(&["*"]).await;
     let second = second.text("/data/secret").to_owned();
@@ -114,7 +114,7 @@ async fn two_different_credentials_are_refused_and_the_same_twice_is_one() {
 
 #[tokio::test]
 async fn an_ended_key_is_refused_on_the_routes_that_it_opened() {
-    let (app, tenant, id) = arranged().await;
+    let (app, tenant, id) = set_up().await;
     let revoked = tenant.new_key(&["*"]).await;
     let expiring = json!({ "name": "k", "scopes": ["*"], "expires_at": "2026-03-14T09:26:54Z" });
     let expiring = tenant.founder().post("/keys").json(&expiring).await;
@@ -138,7 +138,7 @@ async fn an_ended_key_is_refused_on_the_routes_that_it_opened() {
 
 #[tokio::test]
 async fn a_secret_is_shown_only_when_it_is_created() {
-    let (app, tenant, id) = arranged().await;
+    let (app, tenant, id) = set_up().await;
     let founder = tenant.founder();
     let made = tenant.new_key(&["integrations:read"]).await;
     let key = made.text("/data/secret");
@@ -173,7 +173,7 @@ async fn a_secret_is_shown_only_when_it_is_created() {
 
 #[tokio::test]
 async fn a_credential_reference_and_a_configuration_are_never_shown() {
-    let (_app, tenant, _) = arranged().await;
+    let (_app, tenant, _) = set_up().await;
     let founder = tenant.founder();
     let create = json!({
         "name": "n",

@@ -34,7 +34,7 @@ fn page(query: &str) -> String {
 }
 
 /// The call ids of the whole history, read as one page.
-async fn in_full(tenant: &Tenant) -> Vec<String> {
+async fn all_call_ids(tenant: &Tenant) -> Vec<String> {
     let full = tenant.founder().get(&page("limit=1000")).await;
     full.is(200).column("/call_id").into_iter().map(Into::into).collect()
 }
@@ -56,7 +56,7 @@ async fn paging_by_cursor_shows_everything_once_in_order() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_twelve(&tenant).await;
-    let full = in_full(&tenant).await;
+    let full = all_call_ids(&tenant).await;
     // Pages of 1 and 5 end within the records of the same instant.
     for limit in [1, 2, 5, 11, 12, 13] {
         let mut walked: Vec<String> = Vec::new();
@@ -81,7 +81,7 @@ async fn new_records_do_not_disturb_paging_by_cursor() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     let [even, _] = record_twelve(&tenant).await;
-    let full = in_full(&tenant).await;
+    let full = all_call_ids(&tenant).await;
     let first = tenant.founder().get(&page("limit=6")).await;
     tenant.founder().post("/telemetry/llm-usage").json(&record(&even, "new")).await.is(201);
     let next = format!("limit=6&cursor={}", first.text("/meta/next_cursor"));
@@ -95,7 +95,7 @@ async fn pages_by_offset_add_up_to_the_whole_history() {
     let app = TestApp::new();
     let tenant = app.tenant("a").await;
     record_twelve(&tenant).await;
-    let full = in_full(&tenant).await;
+    let full = all_call_ids(&tenant).await;
     for (offset, limit, number, has_more) in [(0, 5, 1, true), (5, 5, 2, true), (10, 5, 3, false)] {
         let answer = tenant.founder().get(&page(&format!("offset={offset}&limit={limit}"))).await;
         let end = full.len().min(offset + limit);

@@ -108,7 +108,7 @@ impl List {
     }
 }
 
-fn set<T: Into<String>>(names: impl IntoIterator<Item = T>) -> BTreeSet<String> {
+fn string_set<T: Into<String>>(names: impl IntoIterator<Item = T>) -> BTreeSet<String> {
     names.into_iter().map(Into::into).collect()
 }
 
@@ -127,7 +127,7 @@ async fn record_all(tenant: &Tenant, ids: &[String]) -> Vec<(String, String)> {
         let more = json!({
             "occurred_at": format!("2026-03-{day}T{hour:02}:{minute:02}:{second:02}Z"),
             "policy_result": if is_match(at) { "allowed" } else { "warned" },
-            "session_id": if is_match(at) { "seldom" } else { "common" },
+            "session_id": if is_match(at) { "matching" } else { "common" },
             "metadata": if at < SMALL { json!({}) } else { json!({ "text": metadata }) },
         });
         records.push(with(record(id, &format!("call-{at}")), more));
@@ -165,7 +165,7 @@ async fn signal(app: &TestApp, count: usize) -> (String, BTreeSet<String>) {
     let all = app.founder().root(&format!("{path}?limit=1000")).await;
     let rows = all.is(200).at("/data/signals").as_array().unwrap().clone();
     assert_eq!((rows.len(), all.at("/meta/has_more")), (count, &json!(false)), "{}", all.body);
-    (path, set(rows.iter().map(|row| row["id"].as_str().unwrap())))
+    (path, string_set(rows.iter().map(|row| row["id"].as_str().unwrap())))
 }
 
 async fn fill_lists(app: &TestApp) -> Vec<List> {
@@ -211,7 +211,7 @@ async fn fill_lists(app: &TestApp) -> Vec<List> {
     let rows: Vec<Value> = rows.collect();
     let audited = |action: Option<&str>| {
         let chosen = rows.iter().filter(|row| action.is_none_or(|action| row["action"] == action));
-        set(chosen.map(|row| row["id"].as_str().unwrap()))
+        string_set(chosen.map(|row| row["id"].as_str().unwrap()))
     };
 
     let list = |route: &'static str, query: &str, names, expected, limits| List {
@@ -225,10 +225,10 @@ async fn fill_lists(app: &TestApp) -> Vec<List> {
     };
     let calls = |keeps: &dyn Fn(usize) -> bool| {
         let kept = (0..SMALL + LARGE).filter(|at| keeps(*at));
-        set(kept.map(|at| format!("call-{at}")))
+        string_set(kept.map(|at| format!("call-{at}")))
     };
     let held = |keeps: &dyn Fn(usize) -> bool| {
-        set((0..30).filter(|at| keeps(*at)).map(|at| format!("held-{at:02}")))
+        string_set((0..30).filter(|at| keeps(*at)).map(|at| format!("held-{at:02}")))
     };
     let every = |_: usize| true;
     let custom = ids.iter().step_by(5).cloned();
@@ -236,21 +236,24 @@ async fn fill_lists(app: &TestApp) -> Vec<List> {
     let integrations = "/api/v1/integrations";
     let reservations = "/api/v1/enforcement/reservations";
     let span = "?start_date=2026-03-01&end_date=2026-03-14";
-    let seldom_of_one = format!("?policy_result=allowed&integration_id={}", ids[1]);
+    let matching_of_one = format!("?policy_result=allowed&integration_id={}", ids[1]);
     let (id, call): (&[&str], &[&str]) = (&["/id"], &["/call_id"]);
     vec![
-        List { client: app.founder(), ..list("/api/v1/tenants", "", id, set(tenants), [3, 100]) },
+        List {
+            client: app.founder(),
+            ..list("/api/v1/tenants", "", id, string_set(tenants), [3, 100])
+        },
         List {
             client: app.founder(),
             path: signals,
             rows: "/data/signals",
             ..list("/fdr/abuse/signals/{tenant_id}", "", id, signalled, [3, 8])
         },
-        list(integrations, "", id, set(ids.clone()), [4, 25]),
-        list(integrations, "?provider_type=custom", id, set(custom), [2, 100]),
-        list(integrations, "?status=enabled", id, set(ids[..2].to_vec()), [1, 2]),
-        list("/api/v1/integrations/{id}/keys", "", id, set(own_keys), [4, 100]),
-        list("/api/v1/keys", "", id, set(keys), [4, 11]),
+        list(integrations, "", id, string_set(ids.clone()), [4, 25]),
+        list(integrations, "?provider_type=custom", id, string_set(custom), [2, 100]),
+        list(integrations, "?status=enabled", id, string_set(ids[..2].to_vec()), [1, 2]),
+        list("/api/v1/integrations/{id}/keys", "", id, string_set(own_keys), [4, 100]),
+        list("/api/v1/keys", "", id, string_set(keys), [4, 11]),
         list(reservations, "", call, held(&every), [7, 30]),
         list(
             reservations,
@@ -259,7 +262,13 @@ async fn fill_lists(app: &TestApp) -> Vec<List> {
             held(&|at| at % 2 == 0),
             [7, 100],
         ),
-        list("/api/v1/enforcement/decisions", "", &["/integration_id"], set(ids.clone()), [4, 100]),
+        list(
+            "/api/v1/enforcement/decisions",
+            "",
+            &["/integration_id"],
+            string_set(ids.clone()),
+            [4, 100],
+        ),
         list("/api/v1/audit", "", id, audited(None), [9, 1_000]),
         list("/api/v1/audit", "?action=key.create", id, audited(Some("key.create")), [9, 1_000]),
         list(
@@ -271,13 +280,19 @@ async fn fill_lists(app: &TestApp) -> Vec<List> {
         ),
         list(history, "", call, calls(&every), [90, 400]),
         list(history, "?policy_result=allowed", call, calls(&is_match), [5, 100]),
-        list(history, "?session_id=seldom&policy_result=warned", call, set::<String>([]), [5, 100]),
-        list(history, &seldom_of_one, call, calls(&|at| is_match(at) && at % 2 == 1), [3, 100]),
+        list(
+            history,
+            "?session_id=matching&policy_result=warned",
+            call,
+            string_set::<String>([]),
+            [5, 100],
+        ),
+        list(history, &matching_of_one, call, calls(&|at| is_match(at) && at % 2 == 1), [3, 100]),
         list(
             "/api/v1/telemetry/daily-aggregates",
             span,
             &["/date", "/integration_id"],
-            set(days.iter().map(|(day, id)| format!("{day} {id}"))),
+            string_set(days.iter().map(|(day, id)| format!("{day} {id}"))),
             [1, 10],
         ),
     ]

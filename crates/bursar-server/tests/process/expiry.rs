@@ -35,7 +35,7 @@ impl Site {
 
     /// A server with the settings of a folder.
     fn on(folder: Folder, second: u64) -> Self {
-        folder.clock.show(second);
+        folder.clock.set(second);
         let server = Server::start(&folder);
         let mut tenant = Tenant::new(&folder, &server);
         let integration = tenant.add_integration(&server, BUDGET_CENTS);
@@ -47,7 +47,7 @@ impl Site {
     }
 
     /// The server after a kill and a restart.
-    fn killed_and_started(self) -> Self {
+    fn kill_and_restart(self) -> Self {
         let Self { folder, server, tenant, integration } = self;
         server.kill();
         let server = Server::start(&folder);
@@ -104,9 +104,9 @@ fn a_hold_counts_until_it_expires_and_no_longer() {
     assert_eq!(site.reserve("first", 60, 60).status, 201);
     assert_eq!(site.reserve("second", 60, 60).data("result"), "blocked");
 
-    site.folder.clock.show(MID_JUNE_2031 + 50);
+    site.folder.clock.set(MID_JUNE_2031 + 50);
     assert_eq!(site.reserve("second", 60, 60).data("result"), "blocked");
-    site.folder.clock.show(MID_JUNE_2031 + 65);
+    site.folder.clock.set(MID_JUNE_2031 + 65);
     assert_eq!(site.reserve("second", 60, 60).status, 201, "the first has expired");
 
     assert_eq!(site.figures("2031-06"), (0, 60, 1));
@@ -120,14 +120,14 @@ fn a_hold_survives_a_crash_and_expires_at_the_same_instant() {
     let held = site.reserve("first", 60, 60);
     let expires_at = held.body.pointer("/data/reservation/expires_at").cloned();
 
-    let site = site.killed_and_started();
+    let site = site.kill_and_restart();
     assert_eq!(site.figures("2031-06"), (0, 60, 1));
     assert_eq!(site.reserve("second", 60, 60).data("result"), "blocked");
     let replayed = site.reserve("first", 60, 60);
     assert_eq!(replayed.status, 201);
     assert_eq!(replayed.body.pointer("/data/reservation/expires_at").cloned(), expires_at);
 
-    site.folder.clock.show(MID_JUNE_2031 + 65);
+    site.folder.clock.set(MID_JUNE_2031 + 65);
     site.server.confirm_clock(&site.folder);
     assert_eq!(site.figures("2031-06"), (0, 0, 0));
     site.server.stop();
@@ -140,7 +140,7 @@ fn a_hold_that_expired_while_no_server_ran_is_over_and_its_call_still_counts() {
 
     let Site { folder, server, tenant, integration } = site;
     server.kill();
-    folder.clock.show(MID_JUNE_2031 + 65);
+    folder.clock.set(MID_JUNE_2031 + 65);
     let server = Server::start(&folder);
     let site = Site { folder, server, tenant, integration };
 
@@ -148,7 +148,7 @@ fn a_hold_that_expired_while_no_server_ran_is_over_and_its_call_still_counts() {
     let again = site.reserve("late", 60, 60);
     assert_eq!((again.status, again.code()), (409, "RESERVATION_ENDED"), "{again:?}");
     assert_eq!(site.record("late", 70, None).status, 201);
-    let site = site.killed_and_started();
+    let site = site.kill_and_restart();
     assert_eq!(site.figures("2031-06"), (70, 0, 0));
     assert_eq!(site.record("late", 70, None).data("status"), "duplicate");
     site.server.stop();
@@ -158,9 +158,9 @@ fn a_hold_that_expired_while_no_server_ran_is_over_and_its_call_still_counts() {
 fn an_expired_hold_is_swept_without_a_request() {
     let site = Site::at(END_OF_JUNE_2031);
     assert_eq!(site.reserve("first", 60, 5).status, 201);
-    site.folder.clock.show(JULY_2031);
+    site.folder.clock.set(JULY_2031);
     site.check_swept("2031-06");
-    let site = site.killed_and_started();
+    let site = site.kill_and_restart();
     assert_eq!(site.figures("2031-06"), (0, 0, 0));
     site.server.stop();
 }
@@ -184,7 +184,7 @@ fn a_hold_that_expires_without_a_record_is_logged_with_tenant_integration_and_am
     assert_eq!(held.status, 201, "{held:?}");
     assert_eq!(site.reserve("recorded", 30, 5).status, 201);
     assert_eq!(site.record("recorded", 30, None).status, 201);
-    site.folder.clock.show(MID_JUNE_2031 + 10);
+    site.folder.clock.set(MID_JUNE_2031 + 10);
     let logged = within(SWEPT_WITHIN, || site.folder.log().contains(MESSAGE).then_some(()));
     assert_eq!(logged, Some(()), "{}", site.folder.log());
     let Site { folder, server, tenant, integration } = site;
@@ -221,7 +221,7 @@ fn an_expired_hold_does_not_count_after_a_disk_failure() {
     server.stop();
     // A checkpoint has emptied the WAL, so that only calls of the writer are counted.
     Server::start(&folder).stop();
-    folder.clock.show(END_OF_JUNE_2031);
+    folder.clock.set(END_OF_JUNE_2031);
     let fault = Fault { calls: SYNCS, error: "EIO", when: "1".to_owned(), file: "bursar.db-wal" };
     let server = Server::start_with(&folder, fault.serve(&folder));
 
@@ -230,7 +230,7 @@ fn an_expired_hold_does_not_count_after_a_disk_failure() {
     assert_eq!(unlucky.record("unlucky", 1, None).status, 503);
     let Site { folder, server, tenant, .. } = unlucky;
     let site = Site { folder, server, tenant, integration };
-    site.folder.clock.show(JULY_2031);
+    site.folder.clock.set(JULY_2031);
 
     site.check_swept("2031-06");
     site.server.stop();
@@ -241,8 +241,8 @@ fn an_expired_hold_does_not_count_after_a_disk_failure() {
 fn check_across_the_months(occurred_at: Option<&str>, june: i128, july: i128) {
     let site = Site::at(END_OF_JUNE_2031);
     assert_eq!(site.reserve("long", 60, 3_600).status, 201);
-    let site = site.killed_and_started();
-    site.folder.clock.show(JULY_2031);
+    let site = site.kill_and_restart();
+    site.folder.clock.set(JULY_2031);
     assert_eq!(site.figures("2031-06"), (0, 60, 1), "the hold stays in its month");
     assert_eq!(site.figures("2031-07"), (0, 0, 1), "and out of the next");
     // Nothing of July's budget is used.
@@ -254,7 +254,7 @@ fn check_across_the_months(occurred_at: Option<&str>, june: i128, july: i128) {
 
     assert_eq!(site.figures("2031-06"), (june, 0, 0));
     assert_eq!(site.figures("2031-07"), (july, 0, 0));
-    let site = site.killed_and_started();
+    let site = site.kill_and_restart();
     assert_eq!(site.figures("2031-06"), (june, 0, 0));
     assert_eq!(site.figures("2031-07"), (july, 0, 0));
     let code = site.release("long");

@@ -41,7 +41,7 @@ impl Site {
     fn new() -> Self {
         let folder = Folder::new();
         let server = Server::start(&folder);
-        let (tenant, writers) = staff(&folder, &server);
+        let (tenant, writers) = create_writers(&folder, &server);
         server.stop();
         empty_wal(&folder);
         Self { folder, tenant, writers }
@@ -76,7 +76,7 @@ fn empty_wal(folder: &Folder) {
     Server::start(folder).stop();
 }
 
-fn staff(folder: &Folder, server: &Server) -> (Tenant, Vec<Writer>) {
+fn create_writers(folder: &Folder, server: &Server) -> (Tenant, Vec<Writer>) {
     let mut tenant = Tenant::new(folder, server);
     tenant.add_integration(server, BUDGET_CENTS);
     tenant.add_integration(server, BUDGET_CENTS);
@@ -258,7 +258,7 @@ fn a_full_disk_returns_503_and_is_used_again_when_there_is_space() {
     let data = disk.path().canonicalize().expect("a path").join("data");
     let folder = folder.with_data(data);
     let server = Server::start(&folder);
-    let (tenant, writers) = staff(&folder, &server);
+    let (tenant, writers) = create_writers(&folder, &server);
     let mut site = Site { folder, tenant, writers };
 
     fill(&mut site, &server);
@@ -273,7 +273,7 @@ fn a_full_disk_returns_503_and_is_used_again_when_there_is_space() {
 fn a_file_size_limit_returns_503_and_loses_nothing() {
     let folder = Folder::new();
     let server = Server::start_with(&folder, serve_with_small_files(&folder, 1_500));
-    let (tenant, writers) = staff(&folder, &server);
+    let (tenant, writers) = create_writers(&folder, &server);
     let mut site = Site { folder, tenant, writers };
 
     fill(&mut site, &server);

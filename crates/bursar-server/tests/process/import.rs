@@ -271,7 +271,7 @@ fn importing_a_grown_ndjson_file_adds_only_the_new_lines() {
 const ONE_A_SECOND: (&str, &str) = ("BURSAR_PROTECTION_TRAFFIC_PER_SECOND", "1");
 
 /// This many lines of NDJSON, and a tenant after onboarding, whose rate is limited.
-fn many(count: usize) -> (World, String) {
+fn many_lines(count: usize) -> (World, String) {
     let world = World::new();
     world.write("first.ndjson", &line(Some("first"), 1));
     check(&world.import("first.ndjson", &[]), true, "1 accepted, 0 duplicates, 0 refused", &[]);
@@ -281,7 +281,7 @@ fn many(count: usize) -> (World, String) {
 
 #[test]
 fn an_import_over_the_rate_waits_and_drops_nothing() {
-    let (world, lines) = many(2_100);
+    let (world, lines) = many_lines(2_100);
     world.write("calls.ndjson", &lines);
     let tally = "2100 accepted, 0 duplicates, 0 refused";
     check(&world.import_with("calls.ndjson", &[], &[ONE_A_SECOND]), true, tally, &[]);
@@ -293,7 +293,7 @@ fn an_import_over_the_rate_waits_and_drops_nothing() {
 
 #[test]
 fn an_import_resends_the_throttled_records_of_a_batch() {
-    let (world, lines) = many(3);
+    let (world, lines) = many_lines(3);
     world.write("calls.ndjson", &lines);
     let server = Server::start_with(&world.data(), &[ONE_A_SECOND]);
     let hold = json!({

@@ -22,7 +22,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let folder = Folder::new();
-        folder.clock.show(LATE_JUNE_2031);
+        folder.clock.set(LATE_JUNE_2031);
         let server = Server::start(&folder);
         let checker = JumpChecker::start(&server, Tenant::new(&folder, &server));
         Self { folder, server, checker }
@@ -34,7 +34,7 @@ impl World {
     }
 
     /// The server after a kill and a restart.
-    fn killed_and_started(self) -> Self {
+    fn kill_and_restart(self) -> Self {
         let Self { folder, server, checker } = self;
         server.kill();
         let server = Server::start(&folder);
@@ -103,13 +103,13 @@ fn a_short_jump_of_the_clock_changes_nothing() {
         let jump = |seconds| world.folder.clock.jump(seconds);
         world.checker.check_short_jump(&[&world.server], jump, (seconds, is_refused));
         world.wait("steady", JUNE);
-        world = world.killed_and_started();
+        world = world.kill_and_restart();
         world.wait("steady", JUNE);
         world.check_month(false);
     }
     let jump = |seconds| world.folder.clock.jump(seconds);
     world.checker.check_set_back(&[&world.server], jump);
-    world = world.killed_and_started();
+    world = world.kill_and_restart();
     world.wait("behind", JUNE);
     world.check_month(false);
     world.folder.clock.jump(HOUR);
@@ -128,7 +128,7 @@ fn the_clock_command_confirms_a_jump_and_its_reversal_across_restarts() {
     world.confirm("jumped", HOUR);
     world.check_month(false);
     world.check_key(false);
-    let world = world.killed_and_started();
+    let world = world.kill_and_restart();
     world.wait("steady", AN_HOUR_LATER);
 
     world.folder.clock.jump(FOUR_DAYS - HOUR);
@@ -136,19 +136,19 @@ fn the_clock_command_confirms_a_jump_and_its_reversal_across_restarts() {
     world.confirm("jumped", FOUR_DAYS - HOUR);
     world.check_month(true);
     world.check_key(false);
-    let world = world.killed_and_started();
+    let world = world.kill_and_restart();
     world.wait("steady", JULY);
     world.check_month(true);
 
     world.folder.clock.jump(-FOUR_DAYS);
     world.wait("behind", JULY);
-    let world = world.killed_and_started();
+    let world = world.kill_and_restart();
     world.wait("behind", JULY);
     world.check_month(true);
     world.confirm("behind", -FOUR_DAYS);
     world.check_month(false);
     world.check_key(true);
-    let world = world.killed_and_started();
+    let world = world.kill_and_restart();
     world.wait("steady", JUNE);
     world.check_month(false);
     world.end();
@@ -163,7 +163,7 @@ fn a_clock_that_stays_ahead_is_adopted_after_a_minute() {
     let world = World::new();
     let jump = |seconds| world.folder.clock.jump(seconds);
     world.checker.check_adopted(&[&world.server], jump);
-    let world = world.killed_and_started();
+    let world = world.kill_and_restart();
     world.wait("steady", JULY);
     world.check_month(true);
     world.end();

@@ -115,7 +115,7 @@ fn reserve_all(
 }
 
 /// The call ids of the open reservations of an integration.
-fn open(books: &Books, integration: &str) -> BTreeSet<String> {
+fn open_calls(books: &Books, integration: &str) -> BTreeSet<String> {
     let of_it = books.holds.iter().filter(|(_, hold)| hold.integration == integration);
     of_it.map(|(call_id, _)| call_id.clone()).collect()
 }
@@ -138,7 +138,7 @@ fn a_thousand_concurrent_reservations_hold_exactly_the_budget() {
             "{:?}",
             outcomes.lost
         );
-        assert_eq!(open(&Books::read(&server, &tenant), &integration), outcomes.held);
+        assert_eq!(open_calls(&Books::read(&server, &tenant), &integration), outcomes.held);
     }
     server.stop();
 }
@@ -179,7 +179,7 @@ fn a_kill_during_concurrent_reservations_holds_no_more_than_the_budget() {
         });
 
         server = Server::start(&folder);
-        let listed = open(&Books::read(&server, &tenant), &integration);
+        let listed = open_calls(&Books::read(&server, &tenant), &integration);
         assert!(listed.len() <= FITS, "{listed:?}");
         assert!(before.held.is_subset(&listed), "{:?} were held, {listed:?} are", before.held);
         let known: BTreeSet<String> = before.held.union(&before.lost).cloned().collect();
@@ -191,7 +191,7 @@ fn a_kill_during_concurrent_reservations_holds_no_more_than_the_budget() {
         let after =
             reserve_all(server.address(), &tenant, &integration, &rest, &Progress::default());
         let held: BTreeSet<String> = before.held.union(&after.held).cloned().collect();
-        let listed = open(&Books::read(&server, &tenant), &integration);
+        let listed = open_calls(&Books::read(&server, &tenant), &integration);
         assert_eq!(held, listed, "the responses agree with the list");
         assert_eq!(listed.len(), FITS, "{listed:?}");
         println!(

@@ -55,7 +55,7 @@ impl Sum {
         })
     }
 
-    fn shown(view: &Value) -> Self {
+    fn from_view(view: &Value) -> Self {
         Self(
             integer(view, "total_calls"),
             integer(view, "total_tokens_in"),
@@ -88,7 +88,7 @@ impl Books {
     fn check_summary(&self, http: &mut Http) {
         let summary = get(http, "/api/v1/telemetry/usage-summary");
         let summary = summary.get("data").expect("data");
-        assert_eq!(Sum::shown(summary), Sum::of(self.entries.values()), "the summary");
+        assert_eq!(Sum::from_view(summary), Sum::of(self.entries.values()), "the summary");
         let parts = summary.get("by_integration").and_then(Value::as_array).expect("a list");
         for part in parts {
             let sum = Sum::of(self.of(text(part, "integration_id")));
@@ -105,7 +105,7 @@ impl Books {
     fn check_days(&self, http: &mut Http) {
         let answer = get(http, "/api/v1/telemetry/daily-aggregates");
         let days = answer.get("data").and_then(Value::as_array).expect("days");
-        let shown = days.iter().map(Sum::shown).fold(Sum::default(), |sum, day| {
+        let shown = days.iter().map(Sum::from_view).fold(Sum::default(), |sum, day| {
             Sum(sum.0 + day.0, sum.1 + day.1, sum.2 + day.2, sum.3 + day.3)
         });
         assert_eq!(shown, Sum::of(self.entries.values()), "the days");

@@ -149,7 +149,7 @@ impl CanaryRequests {
             }
             let mut requests = Vec::new();
             for canary in &self.canaries.0 {
-                requests.push(self.elsewhere(&path, &operation, &plain, &canary.text));
+                requests.push(self.outside_body(&path, &operation, &plain, &canary.text));
             }
             let places = requests.first().map_or(0, Vec::len);
             for place in 0..places {
@@ -281,7 +281,13 @@ impl CanaryRequests {
     }
 
     /// The request with a canary in each parameter, each part of the path and each header.
-    fn elsewhere(&self, path: &str, operation: &Value, plain: &Plain, canary: &str) -> Vec<Plain> {
+    fn outside_body(
+        &self,
+        path: &str,
+        operation: &Value,
+        plain: &Plain,
+        canary: &str,
+    ) -> Vec<Plain> {
         let mut all = Vec::new();
         let parameters = operation.get("parameters").and_then(Value::as_array);
         for parameter in parameters.into_iter().flatten() {

@@ -16,7 +16,7 @@ pub struct ClockFile(PathBuf);
 impl ClockFile {
     pub fn new(path: PathBuf) -> Self {
         let clock = Self(path);
-        clock.show(MID_JUNE_2031);
+        clock.set(MID_JUNE_2031);
         clock
     }
 
@@ -25,18 +25,18 @@ impl ClockFile {
     }
 
     /// Shifts the clock to an instant, in seconds since 1970.
-    pub fn show(&self, second: u64) {
+    pub fn set(&self, second: u64) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-        self.add(i64::try_from(second).expect("small") - i64::try_from(since).expect("small"));
+        self.write(i64::try_from(second).expect("small") - i64::try_from(since).expect("small"));
     }
 
     /// Moves the clock forward or back.
     pub fn jump(&self, seconds: i64) {
         let text = std::fs::read_to_string(&self.0).expect("the clock file");
-        self.add(text.parse::<i64>().expect("seconds") + seconds);
+        self.write(text.parse::<i64>().expect("seconds") + seconds);
     }
 
-    fn add(&self, seconds: i64) {
+    fn write(&self, seconds: i64) {
         // Renamed into place, because the server may read it at any time.
         let beside = self.0.with_extension("new");
         std::fs::write(&beside, seconds.to_string()).expect("the clock file is written");

@@ -499,7 +499,7 @@ impl Naive {
         self.0.iter().filter(|request| is_counted(request)).count() as i64
     }
 
-    fn full(&self, request: &ProtectedRequest, now: Timestamp) -> Option<Dimension> {
+    fn exceeded(&self, request: &ProtectedRequest, now: Timestamp) -> Option<Dimension> {
         let pace = match request.class {
             RequestClass::Management => request.thresholds.management,
             RequestClass::Traffic => request.thresholds.traffic,
@@ -550,7 +550,7 @@ proptest! {
                 ..request(millis)
             };
             let decision = rule.decide(&request);
-            let expected = naive.full(&request, request.now);
+            let expected = naive.exceeded(&request, request.now);
             prop_assert_eq!(decision.breach().map(|breach| breach.dimension), expected);
             match decision.breach() {
                 None => naive.0.push(request),
@@ -558,8 +558,8 @@ proptest! {
                     // The wait ends exactly when this dimension admits the request.
                     let end = at(millis + breach.retry_after_ms);
                     let before = at(millis + breach.retry_after_ms - 1);
-                    prop_assert_ne!(naive.full(&request, end), expected);
-                    prop_assert_eq!(naive.full(&request, before), expected);
+                    prop_assert_ne!(naive.exceeded(&request, end), expected);
+                    prop_assert_eq!(naive.exceeded(&request, before), expected);
                 }
             }
         }

@@ -6,7 +6,7 @@ use bursar_testing::frames::{self, flag, kind};
 use bursar_testing::waiting::scale;
 
 use crate::hostile::attack::{Attack, Client, Hold};
-use crate::hostile::labels::{MODELS, check_accepted, labelled};
+use crate::hostile::labels::{MODELS, check_accepted, label_client};
 use crate::hostile::scene::Scene;
 
 /// The limit on connections, from ten addresses with their limit each.
@@ -43,7 +43,7 @@ fn idle(_: &mut Scene) -> Vec<Client> {
 
 fn flood(scene: &mut Scene) -> Vec<Client> {
     // Makes the metrics a large response, which needs memory that the unread ones hold.
-    check_accepted(&scene.run_to_end(vec![labelled(0, &scene.attacker, MODELS, 1)]));
+    check_accepted(&scene.run_to_end(vec![label_client(0, &scene.attacker, MODELS, 1)]));
     let pages = |number| {
         let first_bytes =
             [frames::preface(), frames::setting(frames::INITIAL_WINDOW_SIZE, 0)].concat();

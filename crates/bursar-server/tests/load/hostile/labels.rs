@@ -21,9 +21,10 @@ fn labels(scene: &mut Scene) -> Vec<Client> {
     let tenants: Vec<_> = (0..scale(16, 40)).map(|_| scene.add_tenant()).collect();
     // Each tenant reaches its limit before the measurement, then adds more models.
     let first =
-        tenants.iter().enumerate().map(|(number, tenant)| labelled(number, tenant, MODELS, 1));
+        tenants.iter().enumerate().map(|(number, tenant)| label_client(number, tenant, MODELS, 1));
     check_accepted(&scene.run_to_end(first.collect()));
-    let more = |(number, tenant)| labelled(number, tenant, scale(MORE_MODELS, MODELS), usize::MAX);
+    let more =
+        |(number, tenant)| label_client(number, tenant, scale(MORE_MODELS, MODELS), usize::MAX);
     tenants.iter().enumerate().map(more).collect()
 }
 
@@ -35,7 +36,12 @@ pub(crate) fn check_accepted(tally: &Tally) {
 }
 
 /// A client that sends batches of records, each record with another model.
-pub(crate) fn labelled(number: usize, tenant: &Tenant, models: usize, batches: usize) -> Client {
+pub(crate) fn label_client(
+    number: usize,
+    tenant: &Tenant,
+    models: usize,
+    batches: usize,
+) -> Client {
     let integration = tenant.integrations.first().expect("an integration").clone();
     let bearer = tenant.bearer.clone();
     let mut sent = 0;

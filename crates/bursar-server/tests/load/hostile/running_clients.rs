@@ -85,7 +85,7 @@ async fn attack(from: Ipv4Addr, address: SocketAddr, mut kind: Kind, tally: Arc<
             let has_more = match &mut kind {
                 Kind::Requests(next) => send_requests(stream, next, &tally).await,
                 Kind::Holds(hold) => {
-                    keep(stream, hold).await;
+                    hold_open(stream, hold).await;
                     true
                 }
             };
@@ -131,7 +131,7 @@ async fn send_requests(
 }
 
 /// Keeps a connection open until the server closes it.
-async fn keep(mut stream: TcpStream, hold: &Hold) {
+async fn hold_open(mut stream: TcpStream, hold: &Hold) {
     let (mut reader, mut writer) = stream.split();
     let read = async {
         let mut part = [0; 16 * 1024];

@@ -215,7 +215,7 @@ fn address(server: &Server) -> SocketAddr {
 }
 
 /// The latency of lone requests: the median of several medians.
-fn lone(quiet: &mut Quiet) -> Duration {
+fn lone_latency(quiet: &mut Quiet) -> Duration {
     let mut medians: Vec<Duration> = (0..5).map(|_| quiet.median()).collect();
     medians.sort_unstable();
     percentile(&medians, 50)
@@ -233,7 +233,7 @@ fn ten_times_the_capacity_is_handled_in_256_mib() {
     let (mut scene, mut quiet) = Scene::new();
     scene.warm_up();
     let before = scene.peak();
-    let lone_before = lone(&mut quiet);
+    let lone_before = lone_latency(&mut quiet);
 
     let (mut quiet, seen) = scene.overload(quiet, before);
     let recovered = recover(&mut quiet, lone_before);

@@ -116,7 +116,7 @@ fn a_clock_confirmed_on_one_node_is_followed_by_the_other() {
     world.checker.check_key(&world.servers(), true);
 
     for number in [0, 1] {
-        world.fleet.kill_and_start(number);
+        world.fleet.kill_and_restart(number);
     }
     world.wait("steady", JUNE);
     world.checker.check_month(&world.servers(), false);

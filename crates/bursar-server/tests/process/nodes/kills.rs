@@ -32,7 +32,7 @@ fn kill_at_random(fleet: &mut Fleet, addresses: &Addresses, lasts: Duration) -> 
     while Instant::now() < until {
         // The sleep only chooses the moment of the kill.
         std::thread::sleep(Duration::from_millis(20 + chance.below(400)));
-        fleet.kill_and_start(chance.below(NODES as u64) as usize);
+        fleet.kill_and_restart(chance.below(NODES as u64) as usize);
         addresses.update(fleet);
         kills += 1;
     }

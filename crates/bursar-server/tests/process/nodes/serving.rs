@@ -91,7 +91,7 @@ fn a_hold_expires_once_after_its_node_was_killed() {
     assert_eq!(full.expect("an answer").status, 200);
 
     first.kill();
-    one.clock.show(bursar_testing::process::clock::MID_JUNE_2031 + 601);
+    one.clock.set(bursar_testing::process::clock::MID_JUNE_2031 + 601);
     second.confirm_clock(&other);
     let admitted = there.post(RESERVATIONS, &reservation(&integration_id, "d", 50));
     assert_eq!(admitted.expect("an answer").status, 201, "the expired holds are free");

@@ -24,7 +24,7 @@ const CLIENTS: usize = 8;
 
 /// Asserts that concurrent requests that need the database get 503 in time.
 #[track_caller]
-fn check_away(server: &Server, tenant: &Tenant) {
+fn check_unavailable(server: &Server, tenant: &Tenant) {
     let integration_id = tenant.integrations.first().expect("an integration");
     let ask = |client: usize| {
         let mut http = tenant.client(server);
@@ -54,7 +54,7 @@ fn check_away(server: &Server, tenant: &Tenant) {
 
 /// Asserts that the node soon accepts records again without a restart.
 #[track_caller]
-fn check_back(server: &Server, tenant: &Tenant) {
+fn check_available(server: &Server, tenant: &Tenant) {
     let integration_id = tenant.integrations.first().expect("an integration");
     let mut http = tenant.client(server);
     let recorded = within(BACK_MAX, || {
@@ -73,7 +73,7 @@ fn check_back(server: &Server, tenant: &Tenant) {
 #[track_caller]
 fn check_jobs(site: &Site, (node, server): (&Folder, &Server), tenant: &Tenant, http: &mut Http) {
     let integration_id = tenant.integrations.first().expect("an integration");
-    node.clock.show(MID_JUNE_2031 + 601);
+    node.clock.set(MID_JUNE_2031 + 601);
     server.confirm_clock(node);
     let ended = within(JOBS_MAX, || {
         let open = site.database.run("select 1 from calls where reservation_state = 1");
@@ -110,14 +110,14 @@ fn a_database_crash_returns_503_at_once_and_service_resumes() {
         http.post("/api/v1/enforcement/reservations", &reservation(&integration_id, "held", 1));
     assert_eq!(held.expect("an answer").status, 201);
     cluster.stop(Mode::Immediate);
-    check_away(&server, &tenant);
+    check_unavailable(&server, &tenant);
     // One log line for the whole outage.
     let told =
         within(Duration::from_secs(3), || node.log().contains("is unavailable").then_some(()));
     assert!(told.is_some(), "{}", node.log());
-    check_away(&server, &tenant);
+    check_unavailable(&server, &tenant);
     cluster.start();
-    check_back(&server, &tenant);
+    check_available(&server, &tenant);
     let books = Books::read(&server, &tenant);
     let before = books.entries.keys().filter(|call| call.starts_with("before")).count();
     assert_eq!(before, 20, "what was acknowledged is there, once");
@@ -138,12 +138,12 @@ fn a_database_that_hangs_is_treated_as_unavailable() {
     let mut tenant = Tenant::new(&node, &server);
     tenant.add_integration(&server, 1_000_000);
     proxy.delay_replies();
-    check_away(&server, &tenant);
-    check_away(&server, &tenant);
+    check_unavailable(&server, &tenant);
+    check_unavailable(&server, &tenant);
     proxy.release_replies();
-    check_back(&server, &tenant);
+    check_available(&server, &tenant);
     proxy.delay_replies();
-    check_away(&server, &tenant);
+    check_unavailable(&server, &tenant);
     // Its shutdown does not wait for the database.
     server.stop();
 }
@@ -168,7 +168,7 @@ fn an_unresponsive_host_does_not_block_the_next_one() {
     // Like a primary that loses its network after its connections were reset.
     first.delay_replies();
     first.cut();
-    check_back(&server, &tenant);
+    check_available(&server, &tenant);
     server.stop();
     Server::start(&node).stop();
 }

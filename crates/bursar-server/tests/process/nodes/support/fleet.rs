@@ -68,7 +68,7 @@ impl Fleet {
     #[track_caller]
     pub(crate) fn set_clock(&self, second: u64) {
         let first = self.node(0);
-        first.folder.clock.show(second);
+        first.folder.clock.set(second);
         first.server.confirm_clock(&first.folder);
         let is_followed = |node: &Node| {
             let clock = node.server.operator(&node.folder).get("/fdr/clock").expect("an answer");
@@ -128,7 +128,7 @@ impl Fleet {
     }
 
     /// Kills and restarts a node, which then has another address.
-    pub(crate) fn kill_and_start(&mut self, number: usize) {
+    pub(crate) fn kill_and_restart(&mut self, number: usize) {
         let Node { folder, server } = self.nodes.remove(number);
         server.kill();
         let server = Server::start(&folder);
