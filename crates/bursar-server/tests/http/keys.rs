@@ -382,8 +382,8 @@ async fn a_key_cannot_create_a_key_that_expires_later() {
     {
         let refused = key.post("/keys").json(&end(later)).await;
         refused.refused(422, "INVALID_FIELD").on("expires_at");
-        let said = refused.text("/error/message");
-        assert!(said.contains("not be later than 2026-03-14T09:27:53Z"), "{said}");
+        let message = refused.text("/error/message");
+        assert!(message.contains("not be later than 2026-03-14T09:27:53Z"), "{message}");
     }
     for (body, expected) in [
         (create.clone(), "2026-03-14T09:27:53Z"),
@@ -427,8 +427,8 @@ async fn a_key_cannot_create_an_integration_key_that_expires_later() {
     let rotate = format!("{path}/{}/rotate", endless.text("/data/id"));
     let refused = key.post(&rotate).await;
     refused.refused(403, "FORBIDDEN");
-    let said = refused.text("/error/message");
-    assert!(said.contains("expires at 2026-03-14T09:27:53Z"), "{said}");
+    let message = refused.text("/error/message");
+    assert!(message.contains("expires at 2026-03-14T09:27:53Z"), "{message}");
     tenant.founder().post(&rotate).await.is(201);
 
     app.clock.advance(60);

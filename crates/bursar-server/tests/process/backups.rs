@@ -27,23 +27,24 @@ const WRITE_MAX: Duration = Duration::from_secs(2);
 /// Writers under load, with the duration of each step.
 struct Load<'a> {
     writers: &'a [Mutex<Writer>],
-    ends: AtomicBool,
+    is_over: AtomicBool,
     /// Whether a backup is running.
-    copies: AtomicBool,
+    is_backing_up: AtomicBool,
     /// Durations of the steps during backups, and of all others.
     times: [Mutex<Vec<Duration>>; 2],
 }
 
 impl Load<'_> {
     fn write(&self, writer: &Mutex<Writer>, http: &mut Http) {
-        while !self.ends.load(Ordering::Relaxed) {
+        while !self.is_over.load(Ordering::Relaxed) {
             let mut writer = writer.lock().expect("no writer panicked");
-            let (copies, since) = (self.copies.load(Ordering::Relaxed), Instant::now());
+            let (is_backing_up, since) =
+                (self.is_backing_up.load(Ordering::Relaxed), Instant::now());
             let outcome = writer.step(http);
             let took = since.elapsed();
             assert!(matches!(outcome, Outcome::Acknowledged | Outcome::Confirmed), "{outcome:?}");
             let [during, otherwise] = &self.times;
-            let times = if copies { during } else { otherwise };
+            let times = if is_backing_up { during } else { otherwise };
             times.lock().expect("no writer panicked").push(took);
         }
     }
@@ -59,7 +60,7 @@ impl Load<'_> {
     }
 
     /// The median, 99th percentile, maximum and number of the steps.
-    fn figures(&self, which: usize) -> (Duration, Duration, Duration, usize) {
+    fn latencies(&self, which: usize) -> (Duration, Duration, Duration, usize) {
         let times = self.times.get(which).expect("two kinds");
         let mut times = times.lock().expect("no writer panicked").clone();
         times.sort();
@@ -85,8 +86,8 @@ fn a_backup_under_load_has_every_record_acknowledged_before_it_began() {
     let writers: Vec<Mutex<Writer>> = writers.into_iter().map(Mutex::new).collect();
     let load = Load {
         writers: &writers,
-        ends: AtomicBool::new(false),
-        copies: AtomicBool::new(false),
+        is_over: AtomicBool::new(false),
+        is_backing_up: AtomicBool::new(false),
         times: [Mutex::default(), Mutex::default()],
     };
 
@@ -99,12 +100,12 @@ fn a_backup_under_load_has_every_record_acknowledged_before_it_began() {
         for number in 0..backups {
             let acknowledged = load.acknowledged();
             let file = folder.beside(&format!("backup-{number}"));
-            load.copies.store(true, Ordering::Relaxed);
-            let said = folder.run(&["db", "backup", &file.to_string_lossy()]);
-            load.copies.store(false, Ordering::Relaxed);
-            made.push((file, acknowledged, said));
+            load.is_backing_up.store(true, Ordering::Relaxed);
+            let stdout = folder.run(&["db", "backup", &file.to_string_lossy()]);
+            load.is_backing_up.store(false, Ordering::Relaxed);
+            made.push((file, acknowledged, stdout));
         }
-        load.ends.store(true, Ordering::Relaxed);
+        load.is_over.store(true, Ordering::Relaxed);
     });
     server.stop();
 
@@ -112,7 +113,7 @@ fn a_backup_under_load_has_every_record_acknowledged_before_it_began() {
         check_backup(&folder, &tenant, file, acknowledged);
     }
     let ((median, slow, slowest, during), (usual, usual_slow, _, _)) =
-        (load.figures(0), load.figures(1));
+        (load.latencies(0), load.latencies(1));
     let (_, _, last) = made.last().expect("a backup");
     println!(
         "{backups} backups under {WRITERS} writers, the last one {}; {during} steps while one ran \
@@ -168,7 +169,7 @@ fn a_restore_yields_exactly_the_backed_up_records() {
     let both = Books::read(&server, &tenant);
     // Killed, so that some commits are only in the WAL when the restore starts.
     server.kill();
-    let said = folder.run(&["db", "restore", &path, "--force"]);
+    let stdout = folder.run(&["db", "restore", &path, "--force"]);
 
     let server = Server::start(&folder);
     let restored = Books::read(&server, &tenant);
@@ -178,7 +179,7 @@ fn a_restore_yields_exactly_the_backed_up_records() {
     check_acknowledged(&[early], &Books::read(&server, &tenant));
     server.stop();
 
-    let (_, aside) = said.trim().rsplit_once(' ').expect("where the old file is");
+    let (_, aside) = stdout.trim().rsplit_once(' ').expect("where the old file is");
     folder.run(&["db", "restore", aside, "--force"]);
     let server = Server::start(&folder);
     let back = Books::read(&server, &tenant);
@@ -199,7 +200,7 @@ fn a_restore_that_is_killed_leaves_the_old_or_the_new_store() {
     folder.run(&["db", "backup", &old]);
     let since = Instant::now();
     folder.run(&["db", "restore", &old, "--force"]);
-    let whole = u64::try_from(since.elapsed().as_micros()).expect("a moment");
+    let duration = u64::try_from(since.elapsed().as_micros()).expect("a moment");
     let mut chance = Chance::new(SEED);
     let mut seen = [0; 2];
 
@@ -207,7 +208,7 @@ fn a_restore_that_is_killed_leaves_the_old_or_the_new_store() {
         let mut restore = folder.command(&["db", "restore", &new, "--force"]);
         let mut process = Process::start(restore.stdout(Stdio::null()).stderr(Stdio::null()));
         // The sleep only chooses the moment of the kill.
-        std::thread::sleep(Duration::from_micros(chance.below(whole + whole / 4)));
+        std::thread::sleep(Duration::from_micros(chance.below(duration + duration / 4)));
         process.kill();
 
         // Opening the store for writing completes or undoes an interrupted restore.

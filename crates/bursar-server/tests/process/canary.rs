@@ -33,7 +33,7 @@ fn a_secret_in_any_field_header_or_url_is_in_no_answer_log_metric_export_or_colu
     requests.send_all(scale(false, true));
     let shown = requests.read_all();
     // Some requests were stored, with the key redacted.
-    assert!(shown.contains("[redacted]"), "no error message was kept");
+    assert!(shown.contains("[redacted]"), "no error message was stored");
     println!("{} requests, {} refused for a secret", requests.sent, requests.refused);
     assert!(requests.refused > 100, "{} of {} were refused", requests.refused, requests.sent);
     check_files(folder.data(), &requests);

@@ -283,10 +283,10 @@ fn a_new_key_is_alone_on_the_last_line() {
     let world = World::with_server();
     world.run(&["tenant", "create", "acme"]);
     let create = ["key", "create", "--tenant=acme", "--name=all", "--scope=*"];
-    let said = world.run(&create);
-    let key = said.lines().last().unwrap();
-    assert!(key.starts_with("bur_"), "{said}");
-    assert_eq!(said.matches(key).count(), 1, "{said}");
+    let stdout = world.run(&create);
+    let key = stdout.lines().last().unwrap();
+    assert!(key.starts_with("bur_"), "{stdout}");
+    assert_eq!(stdout.matches(key).count(), 1, "{stdout}");
     // The key alone suffices, because it names its tenant.
     let list = |key: &str| {
         let mut list = world.command(&["integration", "list", "--url", &world.url()]);
@@ -356,7 +356,7 @@ fn db_status_shows_the_schema_and_db_migrate_has_nothing_to_do() {
     let status = world.json(&["db", "status"]);
     assert_eq!(status.get("schema"), Some(&0.into()), "{status}");
     assert!(world.run(&["db", "migrate"]).contains("nothing to do"));
-    assert!(!world.data().exists(), "neither of them makes anything");
+    assert!(!world.data().exists(), "the command creates no folder");
 
     let world = World::with_server();
     let status = world.json(&["db", "status"]);
@@ -395,10 +395,10 @@ fn config_check_shows_the_settings_without_secrets() {
     let file = "log = 'debug'\n[server]\ndrain_seconds = 3\n";
     std::fs::write(world.folder.path().join("bursar.toml"), file).unwrap();
     let check = ["--config=bursar.toml", "config", "check"];
-    let mut told = world.command(&check);
+    let mut command = world.command(&check);
     let secret = "an operator token of some length";
-    let output = told.env("BURSAR_OPERATOR_TOKEN", secret).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
+    let output = command.env("BURSAR_OPERATOR_TOKEN", secret).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
     for line in [
         "operator_token = (set)  # BURSAR_OPERATOR_TOKEN",
         "secret_key = (nothing)  # default",
@@ -406,15 +406,15 @@ fn config_check_shows_the_settings_without_secrets() {
         "server.drain_seconds = 3  # file",
         "data_dir = data  # BURSAR_DATA_DIR",
     ] {
-        assert!(said.lines().any(|found| found == line), "{line:?} is not in\n{said}");
+        assert!(stdout.lines().any(|found| found == line), "{line:?} is not in\n{stdout}");
     }
-    assert!(!said.contains(secret), "{said}");
-    let mut told = world.command(&["config", "check"]);
+    assert!(!stdout.contains(secret), "{stdout}");
+    let mut command = world.command(&["config", "check"]);
     let url = "postgres://role:hidden-password@db:5432/bursar?sslmode=require";
-    let output = told.env("BURSAR_DATABASE", url).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("database = postgres://db:5432/bursar  # BURSAR_DATABASE"), "{said}");
-    assert!(!said.contains("hidden"), "{said}");
+    let output = command.env("BURSAR_DATABASE", url).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("database = postgres://db:5432/bursar  # BURSAR_DATABASE"), "{stdout}");
+    assert!(!stdout.contains("hidden"), "{stdout}");
     std::fs::write(world.folder.path().join("bursar.toml"), "lisen = 1").unwrap();
     world.check_failed(&check, 1, &["lisen is not a setting"]);
 }
@@ -453,8 +453,8 @@ fn a_backup_without_its_secret_key_is_not_restored() {
         assert!(String::from_utf8_lossy(&list.stdout).contains("acme"), "{list:?}");
         let mut verify = world.command(&["audit", "verify"]);
         let verified = verify.env("BURSAR_DATA_DIR", data).output().unwrap();
-        let said = String::from_utf8_lossy(&verified.stdout);
-        assert!(said.ends_with("1 rows of 1 tenants: 0 differences\n"), "{verified:?}");
+        let stdout = String::from_utf8_lossy(&verified.stdout);
+        assert!(stdout.ends_with("1 rows of 1 tenants: 0 differences\n"), "{verified:?}");
     }
     assert!(names(&other).iter().any(|name| name.starts_with("secret-key.before-restore-")));
 }

@@ -109,7 +109,7 @@ fn an_unfinished_request_delays_shutdown_only_until_the_drain_timeout() {
     assert!(signalled.elapsed() < Duration::from_secs(3), "{:?}", signalled.elapsed());
     assert!(!folder.file("server-address").exists(), "the server has stopped listening");
     let server = Server::start(&folder);
-    assert!(Books::read(&server, &tenant).entries.is_empty(), "half a request");
+    assert!(Books::read(&server, &tenant).entries.is_empty(), "an incomplete request is stored");
     server.stop();
 }
 

@@ -244,7 +244,7 @@ fn check_across_the_months(occurred_at: Option<&str>, june: i128, july: i128) {
     let site = site.kill_and_restart();
     site.folder.clock.set(JULY_2031);
     assert_eq!(site.figures("2031-06"), (0, 60, 1), "the hold stays in its month");
-    assert_eq!(site.figures("2031-07"), (0, 0, 1), "and out of the next");
+    assert_eq!(site.figures("2031-07"), (0, 0, 1), "the hold does not count in the next month");
     // Nothing of July's budget is used.
     assert_eq!(site.reserve("whole", 100, 3_600).status, 201);
     assert_eq!(site.release("whole").status, 200);

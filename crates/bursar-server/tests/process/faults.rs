@@ -63,7 +63,7 @@ impl Site {
         // Settles the steps in doubt, because a later server would confirm a stored one without
         // writing.
         let tally = self.write(&server, 1, 1);
-        assert_eq!(tally.unavailable, 0, "a disk that works");
+        assert_eq!(tally.unavailable, 0, "a write failed on a working disk");
         server.stop();
         empty_wal(&self.folder);
         ready_after
@@ -129,9 +129,9 @@ fn check_transient(site: &mut Site, fault: &Fault) {
     let server = Server::start_with(&site.folder, fault.serve(&site.folder));
     let tally = site.write(&server, STEPS, 200);
     assert_eq!(tally.acknowledged, WRITERS * STEPS, "it did not recover: {fault:?}, {tally:?}");
-    let met = Fault::injected(&site.folder);
-    assert!(met > 0, "{fault:?} was never met");
-    assert!(tally.unavailable > 0, "{fault:?} was met {met} times, and nobody was tally");
+    let injected = Fault::injected(&site.folder);
+    assert!(injected > 0, "{fault:?} was never injected");
+    assert!(tally.unavailable > 0, "{fault:?} was injected {injected} times, and nobody was tally");
     check_acknowledged(&site.writers, &Books::read(&server, &site.tenant));
     site.check_after_kill(server);
 }
@@ -206,8 +206,8 @@ fn a_disk_failure_during_a_checkpoint_loses_nothing() {
                 break;
             }
         }
-        assert_eq!(tally.unavailable, 0, "the log takes what the file does not: {fault:?}");
-        assert!(Fault::injected(&site.folder) > 0, "{fault:?} was never met, {tally:?}");
+        assert_eq!(tally.unavailable, 0, "a commit to the WAL failed: {fault:?}");
+        assert!(Fault::injected(&site.folder) > 0, "{fault:?} was never injected, {tally:?}");
         check_acknowledged(&site.writers, &Books::read(&server, &site.tenant));
         let log = std::fs::metadata(site.folder.file(WAL)).expect("the log").len() / 1_000_000;
         let ready_after = site.check_after_kill(server);

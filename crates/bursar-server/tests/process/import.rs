@@ -155,9 +155,9 @@ impl World {
 /// Asserts the exit status and the output of an import.
 #[track_caller]
 fn check(output: &Output, success: bool, tally: &str, refusals: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     let blamed = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(said.trim(), tally, "{blamed}");
+    assert_eq!(stdout.trim(), tally, "{blamed}");
     assert_eq!(output.status.success(), success, "{blamed}");
     let rows: Vec<&str> = blamed.lines().collect();
     assert_eq!(rows.len(), refusals.len(), "{blamed}");

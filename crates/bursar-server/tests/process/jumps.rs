@@ -54,8 +54,8 @@ impl World {
     /// The output of a clock command as JSON.
     #[track_caller]
     fn run_json(&self, command: &str) -> Value {
-        let told = self.folder.run(&["clock", command, "--json"]);
-        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+        let stdout = self.folder.run(&["clock", command, "--json"]);
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
     }
 
     /// Checks the output of the commands for a clock that jumped by these seconds, and confirms it.
@@ -82,8 +82,8 @@ impl World {
     #[track_caller]
     fn end(self) {
         for noun in ["db", "audit"] {
-            let told = self.folder.run(&[noun, "verify"]);
-            assert!(told.ends_with(" 0 differences\n"), "{told}");
+            let stdout = self.folder.run(&[noun, "verify"]);
+            assert!(stdout.ends_with(" 0 differences\n"), "{stdout}");
         }
         self.server.stop();
     }

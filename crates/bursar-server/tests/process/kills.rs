@@ -18,7 +18,7 @@ const BUDGET_CENTS: u64 = 1_000_000_000_000;
 const RESTART_MAX: Duration = Duration::from_secs(2);
 /// Records of a batch, which make the WAL long, and the bytes of one checkpoint.
 const BATCH: usize = 500;
-const PASS_BYTES: u64 = 16 * 1024 * 1024;
+const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 /// More steps than a writer takes between two kills.
 const STEPS_MAX: usize = 20_000;
 
@@ -49,7 +49,7 @@ fn acknowledged_records_are_stored_once_after_a_kill() {
 
     let mut clients: Vec<_> = writers.iter().map(|_| tenant.client(&server)).collect();
     for (writer, http) in writers.iter_mut().zip(&mut clients) {
-        assert!(writer.write(http, 20).is_none(), "a server that nobody killed");
+        assert!(writer.write(http, 20).is_none(), "a request failed before the kill");
     }
     server.stop();
     let server = Server::start(&folder);
@@ -65,7 +65,7 @@ fn acknowledged_records_are_stored_once_after_a_kill() {
          restarts took {median:?} (median), {slowest:?} (slowest)"
     );
     assert!(slowest <= RESTART_MAX, "{restarts:?}");
-    assert!(repeated > 0, "no kill met a request");
+    assert!(repeated > 0, "no kill interrupted a request");
 }
 
 /// Batches make a long WAL that is checkpointed in parts and restarted.
@@ -79,13 +79,13 @@ fn acknowledged_records_survive_a_kill_during_a_checkpoint() {
     let mut writers: Vec<_> =
         writers.into_iter().map(|writer| writer.with_batches(BATCH)).collect();
     let mut chance = Chance::new(SEED + 1);
-    let (mut log_max, mut restarts) = (0, Vec::new());
+    let (mut wal_max, mut restarts) = (0, Vec::new());
 
     for _ in 0..scale(2, 15) {
         let millis = 300 + chance.below(1_200);
         write_until_killed(server, &tenant, &mut writers, Duration::from_millis(millis));
-        let log = std::fs::metadata(folder.file("bursar.db-wal")).expect("the log").len();
-        log_max = log.max(log_max);
+        let wal = std::fs::metadata(folder.file("bursar.db-wal")).expect("the WAL").len();
+        wal_max = wal.max(wal_max);
         server = Server::start(&folder);
         restarts.push(server.ready_after);
         check_acknowledged(&writers, &Books::read(&server, &tenant));
@@ -93,8 +93,8 @@ fn acknowledged_records_survive_a_kill_during_a_checkpoint() {
     server.stop();
 
     let slowest = restarts.iter().max().copied().unwrap_or_default();
-    println!("a log of up to {log_max} bytes; the slowest restart took {slowest:?}");
-    assert!(log_max >= PASS_BYTES, "the log was never moved: {log_max} bytes");
+    println!("a WAL of up to {wal_max} bytes; the slowest restart took {slowest:?}");
+    assert!(wal_max >= CHECKPOINT_BYTES, "the WAL is too short for a checkpoint: {wal_max} bytes");
     assert!(slowest <= RESTART_MAX, "{restarts:?}");
 }
 
@@ -122,7 +122,7 @@ fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], a
             let mut http = tenant.client(&server);
             scope.spawn(move || {
                 let lost = writer.write(&mut http, STEPS_MAX);
-                assert!(lost.is_some(), "a writer was done before the kill");
+                assert!(lost.is_some(), "a writer finished before the kill");
             });
         }
         // The sleep only chooses the moment of the kill.

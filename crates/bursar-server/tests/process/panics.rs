@@ -29,9 +29,9 @@ fn a_panic_is_logged_whatever_the_log_filter() {
         let output = itself.output().expect("an end");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{text}");
-        let told: Vec<&str> =
+        let logged: Vec<&str> =
             text.lines().filter(|line| line.contains("a mistake of the test")).collect();
-        let [line] = told.as_slice() else { panic!("{filter}: {text}") };
+        let [line] = logged.as_slice() else { panic!("{filter}: {text}") };
         assert!(line.contains("worker") && line.contains("process/panics.rs:"), "{line}");
         assert_eq!(line.contains("bursar::panic"), filter == "info", "{line}");
     }

@@ -94,7 +94,7 @@ fn an_unknown_setting_is_refused_by_name() {
     check_refused(&folder, &["--config", "/no/such.toml"], &["cannot read /no/such.toml"]);
     folder.set("BURSAR_LISSTEN", "127.0.0.1:0");
     check_refused(&folder, &[], &["BURSAR_LISSTEN is not a setting"]);
-    assert!(!folder.data().exists(), "a start that is refused makes no data folder");
+    assert!(!folder.data().exists(), "a refused start created the data folder");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_address_in_use_is_refused_by_name() {
     let address = taken.local_addr().expect("an address").to_string();
     let folder = Folder::new();
     check_refused(&folder, &["--listen", &address], &["cannot listen on", &address, "in use"]);
-    assert!(!folder.file("server-address").exists(), "nobody listens");
+    assert!(!folder.file("server-address").exists(), "a refused start left its address");
     Server::start(&folder).stop();
 }
 

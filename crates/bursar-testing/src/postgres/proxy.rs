@@ -183,12 +183,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             state.links.retain(|link| link.strong_count() > 0);
             state.links.push(Arc::downgrade(&link));
         }
-        let (asks, asked) = (Arc::clone(&link), Arc::clone(shared));
+        let (request_link, request_shared) = (Arc::clone(&link), Arc::clone(shared));
         std::thread::spawn(move || {
             // An error on either side closes both.
-            let _ = pump_requests(&asks, &asked);
-            asks.cut();
-            asked.wake();
+            let _ = pump_requests(&request_link, &request_shared);
+            request_link.cut();
+            request_shared.wake();
         });
         let (answers, answered) = (link, Arc::clone(shared));
         std::thread::spawn(move || {

@@ -52,7 +52,7 @@ fn random() -> u64 {
 
 /// A temporary folder. A supervisor removes it.
 pub(super) fn folder() -> PathBuf {
-    kept(tempfile::tempdir())
+    keep(tempfile::tempdir())
 }
 
 /// The same in memory, if there is enough of it and `TMPDIR` is not set.
@@ -61,10 +61,10 @@ pub(super) fn folder() -> PathBuf {
 pub(super) fn memory_folder() -> PathBuf {
     let is_named = std::env::var_os("TMPDIR").is_some();
     let has_room = || free_kib(MEMORY).is_some_and(|free| free >= MEMORY_FREE_MIN_KIB);
-    if !is_named && has_room() { kept(tempfile::tempdir_in(MEMORY)) } else { folder() }
+    if !is_named && has_room() { keep(tempfile::tempdir_in(MEMORY)) } else { folder() }
 }
 
-fn kept(folder: std::io::Result<tempfile::TempDir>) -> PathBuf {
+fn keep(folder: std::io::Result<tempfile::TempDir>) -> PathBuf {
     let path = folder.expect("a temporary folder").keep();
     // Without symbolic links.
     path.canonicalize().expect("a path")

@@ -97,7 +97,7 @@ impl Books {
                 integer(part, "total_tokens"),
                 nanos(part, "total_cost_usd"),
             );
-            assert_eq!(shown, (sum.0, sum.1 + sum.2, sum.3), "an integration of the summary");
+            assert_eq!(shown, (sum.0, sum.1 + sum.2, sum.3), "an integration in the summary");
         }
     }
 
@@ -120,9 +120,9 @@ impl Books {
         let held = holds
             .fold((0, 0), |(cost, tokens), hold| (cost + hold.cost_nanos, tokens + hold.tokens));
         let shown = (nanos(limits, "budget_used_usd"), integer(limits, "tokens_used_month"));
-        assert_eq!(shown, (used.3, used.1 + used.2), "used of the limits");
+        assert_eq!(shown, (used.3, used.1 + used.2), "the amounts used in the limits");
         let shown = (nanos(limits, "budget_held_usd"), integer(limits, "tokens_held"));
-        assert_eq!(shown, held, "held of the limits");
+        assert_eq!(shown, held, "the amounts held in the limits");
     }
 }
 

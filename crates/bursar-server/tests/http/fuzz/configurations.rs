@@ -103,11 +103,11 @@ fn a_configuration_loads_or_the_error_shows_no_secret() {
                 assert_eq!(rows.expect("as before").len(), settings().len());
             }
             Err(error) => {
-                let said = error.to_string();
+                let message = error.to_string();
                 // A mutated file may have the secret in the place of a name.
                 let may_quote = is_broken && !matches!(error, ConfigError::Invalid { .. });
-                assert!(may_quote || !said.contains("0123456789-abc"), "{said}");
-                assert!(!matches!(error, ConfigError::Unreadable { .. }), "{said}");
+                assert!(may_quote || !message.contains("0123456789-abc"), "{message}");
+                assert!(!matches!(error, ConfigError::Unreadable { .. }), "{message}");
             }
         }
         Outcome::of(&read)

@@ -25,9 +25,9 @@ fn a_certificate_and_key_load_or_the_error_names_the_file_and_no_content() {
         std::fs::write(&files.key, broken).expect("written");
         let read = Certificates::load(files.clone());
         if let Err(error) = &read {
-            let said = format!("{error} {error:?}");
-            assert!(!matches!(error, TlsError::Unreadable { .. }), "{said}");
-            assert!(said.contains(".pem") && !said.contains(&secret), "{said}");
+            let message = format!("{error} {error:?}");
+            assert!(!matches!(error, TlsError::Unreadable { .. }), "{message}");
+            assert!(message.contains(".pem") && !message.contains(&secret), "{message}");
         }
         Outcome::of(&read)
     });

@@ -323,10 +323,10 @@ async fn a_token_with_a_lifetime_over_a_day_is_refused() {
         let refused = world.prove_with("iat", wrong.clone()).await;
         assert_eq!(refused, Err(PersonError::Refused(TokenRefusal::Claim("iat"))), "{wrong}");
     }
-    let said = too_long.map_err(|error| error.to_string());
+    let message = too_long.map_err(|error| error.to_string());
     let expected = "The token was refused: it is valid for more than 86400 seconds (exp, iat), the \
                     maximum on this server.";
-    assert_eq!(said, Err(expected.to_owned()));
+    assert_eq!(message, Err(expected.to_owned()));
 }
 
 #[tokio::test]
@@ -339,10 +339,10 @@ async fn a_subject_that_looks_like_a_key_is_refused() {
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abcdefghij",
     ] {
         world.check_refused("sub", json!(subject), TokenRefusal::Subject).await;
-        let said = PersonError::Refused(TokenRefusal::Subject).to_string();
+        let message = PersonError::Refused(TokenRefusal::Subject).to_string();
         assert!(
-            said.contains("(sub) looks like a secret key") && !said.contains(subject),
-            "{said}"
+            message.contains("(sub) looks like a secret key") && !message.contains(subject),
+            "{message}"
         );
     }
 }

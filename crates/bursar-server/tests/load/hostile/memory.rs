@@ -65,7 +65,7 @@ fn wide_keys(scene: &Scene, count: usize) -> Vec<String> {
     let create = if accepts_wide { &widest } else { &narrow };
     let made = (0..count).map(|_| make(create)).take_while(|answer| answer.status == 201);
     let keys: Vec<String> = made.map(|answer| secret(&answer)).collect();
-    assert!(!keys.is_empty(), "no key is made");
+    assert!(!keys.is_empty(), "no key was created");
     keys
 }
 

@@ -29,10 +29,10 @@ fn check_audit(world: &World, address: Option<&str>) {
     );
     let file = world.folder.path().join("log.ndjson");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), lines);
-    let said = world.run(&["audit", "verify", "--file=log.ndjson"]);
+    let stdout = world.run(&["audit", "verify", "--file=log.ndjson"]);
     let hash = text(rows.last().unwrap(), "hash");
     assert_eq!(
-        said,
+        stdout,
         format!(
             "3 rows of 1 tenants: 0 differences\nThe last row is number 3, with the hash {hash}\n"
         )
@@ -40,9 +40,12 @@ fn check_audit(world: &World, address: Option<&str>) {
 
     std::fs::write(&file, lines.replace("\"name\":\"k\"", "\"name\":\"l\"")).unwrap();
     let output = world.command(&["audit", "verify", "--file=log.ndjson"]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("is not as it was written") && said.contains("1 differences"), "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(
+        stdout.contains("is not as it was written") && stdout.contains("1 differences"),
+        "{stdout}"
+    );
     check_unchained(world, &lines);
     std::fs::write(&file, "id,action\n").unwrap();
     world.check_failed(&["audit", "verify", "--file=log.ndjson"], 1, &["is not an exported audit"]);
@@ -59,9 +62,9 @@ fn check_unchained(world: &World, lines: &str) {
     }
     std::fs::write(world.folder.path().join("log.ndjson"), format!("{before}\n{row}\n")).unwrap();
     let output = world.command(&["audit", "verify", "--file=log.ndjson"]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("line 3: the row is in no chain"), "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("line 3: the row is in no chain"), "{stdout}");
 }
 
 #[test]
@@ -80,10 +83,10 @@ fn the_audit_log_is_checked_and_exported_without_a_server() {
     bytes.splice(at..at + 7, *b"machine");
     std::fs::write(&database, bytes).unwrap();
     let output = world.command(&["audit", "verify"]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("is not as it was written"), "{said}");
-    assert!(said.contains("4 rows of 2 tenants: 1 differences"), "{said}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("is not as it was written"), "{stdout}");
+    assert!(stdout.contains("4 rows of 2 tenants: 1 differences"), "{stdout}");
     std::fs::write(world.data().join("secret-key"), "another secret key of 32 bytes or more")
         .unwrap();
     world.check_failed(&["audit", "verify"], 1, &["belongs to another secret key"]);

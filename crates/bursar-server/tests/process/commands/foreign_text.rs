@@ -46,9 +46,9 @@ fn names_that_look_alike_are_shown_differently_and_without_terminal_escapes() {
     let listed = world.run(&["tenant", "list", "--json"]);
     assert!(is_plain(&listed), "{listed:?}");
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    let told: Vec<String> =
+    let shown: Vec<String> =
         listed.as_array().unwrap().iter().map(|row| text(row, "name")).collect();
-    assert_eq!(told, names);
+    assert_eq!(shown, names);
     let shown = world.run(&["tenant", "show", "p\u{202e}dor"]);
     assert!(shown.contains(r"p\u{202e}dor") && is_plain(&shown), "{shown:?}");
 
@@ -147,8 +147,8 @@ fn importing_an_export_keeps_every_text() {
     let file = std::fs::read_to_string(world.folder.path().join("calls.csv")).unwrap();
     std::fs::write(world.folder.path().join("calls.csv"), file.replace(&integration, &other))
         .unwrap();
-    let said = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
-    assert_eq!(said, format!("{} accepted, 0 duplicates, 0 refused\n", TEXTS.len()));
+    let stdout = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
+    assert_eq!(stdout, format!("{} accepted, 0 duplicates, 0 refused\n", TEXTS.len()));
     assert_eq!(history(&world, &to), history(&world, &from));
     // Importing it into its own tenant changes nothing.
     for format in ["csv", "ndjson"] {
@@ -156,8 +156,8 @@ fn importing_an_export_keeps_every_text() {
         let name = format!("again.{format}");
         let again = file.unwrap().replace(&other, &integration);
         std::fs::write(world.folder.path().join(&name), again).unwrap();
-        let said = world.run(&["usage", "import", &name, "--tenant", &from]);
-        assert_eq!(said, format!("0 accepted, {} duplicates, 0 refused\n", TEXTS.len()));
+        let stdout = world.run(&["usage", "import", &name, "--tenant", &from]);
+        assert_eq!(stdout, format!("0 accepted, {} duplicates, 0 refused\n", TEXTS.len()));
     }
 }
 
@@ -191,9 +191,9 @@ fn importing_an_export_keeps_metadata_in_any_json_notation() {
         assert_eq!(file.lines().count(), count, "{file}");
         std::fs::write(&path, file.replace(&integration, &other)).unwrap();
     }
-    let said = world.run(&["usage", "import", "calls.ndjson", "--tenant", &to]);
-    assert_eq!(said, "3 accepted, 0 duplicates, 0 refused\n");
+    let stdout = world.run(&["usage", "import", "calls.ndjson", "--tenant", &to]);
+    assert_eq!(stdout, "3 accepted, 0 duplicates, 0 refused\n");
     assert_eq!(history(&world, &to), history(&world, &from));
-    let said = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
-    assert_eq!(said, "0 accepted, 3 duplicates, 0 refused\n");
+    let stdout = world.run(&["usage", "import", "calls.csv", "--tenant", &to]);
+    assert_eq!(stdout, "0 accepted, 3 duplicates, 0 refused\n");
 }

@@ -122,7 +122,7 @@ fn one_address_gets_no_more_than_its_share_of_connections() {
         connection.send(format!("{LIVE}\r\n"));
         connection.answer()
     });
-    assert_eq!(again.map(|(status, _)| status), Some(200), "places are given back");
+    assert_eq!(again.map(|(status, _)| status), Some(200), "a closed connection still counts");
     server.stop();
 }
 

@@ -120,10 +120,10 @@ fn post_head(folder: &Folder, length: usize) -> String {
 #[test]
 fn a_client_that_reads_nothing_is_cut_off() {
     let (folder, server) = server("BURSAR_SERVER_WRITE_SECONDS");
-    let asked = large_answers(&folder, &server);
+    let bearer = large_answers(&folder, &server);
     let mut connection = RawConnection::open(server.address());
     // More than the socket buffers hold.
-    let request = format!("GET {PAGE} HTTP/1.1\r\nHost: a\r\nAuthorization: {asked}\r\n\r\n");
+    let request = format!("GET {PAGE} HTTP/1.1\r\nHost: a\r\nAuthorization: {bearer}\r\n\r\n");
     let took = connection.cut_while_sending(request.repeat(20).as_bytes(), seconds(20));
     assert!(took < seconds(1) + SLACK * 2, "{took:?}");
 }
@@ -131,12 +131,12 @@ fn a_client_that_reads_nothing_is_cut_off() {
 #[test]
 fn an_http2_client_that_opens_no_window_is_cut_off() {
     let (folder, server) = server("BURSAR_SERVER_WRITE_SECONDS");
-    let asked = large_answers(&folder, &server);
+    let bearer = large_answers(&folder, &server);
     for window in [0, 1] {
         let mut connection = RawConnection::open(server.address());
         connection.send(frames::preface());
         connection.send(frames::setting(frames::INITIAL_WINDOW_SIZE, window));
-        connection.send(frames::get(1, PAGE, &[("authorization", asked.as_str())]));
+        connection.send(frames::get(1, PAGE, &[("authorization", bearer.as_str())]));
         check(connection.cut_while_waiting(seconds(10)), seconds(1));
     }
 }

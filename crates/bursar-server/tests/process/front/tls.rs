@@ -162,8 +162,9 @@ fn a_mismatched_certificate_and_key_are_not_loaded_and_logged() {
     assert!(server.client(&old, "http/1.1").is_some());
     std::fs::write(folder.beside("key.pem"), &new.key).expect("written");
     send_signal("HUP", server.process.pid());
-    let told = "the new certificate is unusable; the old one stays in use";
-    within(RELOAD_MAX, || folder.log().contains(told).then_some(())).expect("the log tells");
+    let message = "the new certificate is unusable; the old one stays in use";
+    within(RELOAD_MAX, || folder.log().contains(message).then_some(()))
+        .expect("a message in the log");
     assert!(!folder.log().contains("PRIVATE"), "no key in the log");
     get(&mut server.client(&old, "http/1.1").expect("the old certificate"));
     server.stop();
@@ -172,13 +173,14 @@ fn a_mismatched_certificate_and_key_are_not_loaded_and_logged() {
 #[test]
 fn an_unusable_certificate_and_key_refuse_the_start() {
     let (pair, other) = (Pair::new(), Pair::new());
-    for (key, told) in [(other.key.as_str(), "cannot be used together"), ("", "no private key")] {
+    for (key, message) in [(other.key.as_str(), "cannot be used together"), ("", "no private key")]
+    {
         let folder = folder(&pair, "3600");
         std::fs::write(folder.beside("key.pem"), key).expect("written");
         let mut process = Process::start(&mut folder.serve());
         let status = process.wait_for_exit(START_MAX);
         assert!(!status.success());
-        assert!(folder.log().contains(told), "{}", folder.log());
+        assert!(folder.log().contains(message), "{}", folder.log());
     }
 }
 

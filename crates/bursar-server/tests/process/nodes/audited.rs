@@ -35,16 +35,16 @@ fn concurrent_changes_on_three_nodes_make_one_audit_chain_and_an_edit_is_found()
     let expected: Vec<usize> = before.iter().map(|before| before + changes).collect();
     let after = count(rows());
     assert_eq!(after, expected);
-    assert_eq!(after.first(), after.last(), "numbers without a gap");
+    assert_eq!(after.first(), after.last(), "the numbers have a gap");
     let node = &fleet.node(1).folder;
-    let told = node.run(&["audit", "verify"]);
-    assert!(told.ends_with("of 1 tenants: 0 differences\n"), "{told}");
+    let stdout = node.run(&["audit", "verify"]);
+    assert!(stdout.ends_with("of 1 tenants: 0 differences\n"), "{stdout}");
 
     site.database.run("update audit set detail = '{}' where sequence = 9");
     let output = node.command(&["audit", "verify"]).output().expect("the binary");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("row 9 (") && told.contains("1 differences"), "{told}");
-    assert!(told.contains(&format!("{} rows", after.first().expect("a count"))), "{told}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("row 9 (") && stdout.contains("1 differences"), "{stdout}");
+    assert!(stdout.contains(&format!("{} rows", after.first().expect("a count"))), "{stdout}");
     fleet.stop();
 }

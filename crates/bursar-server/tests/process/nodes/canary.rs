@@ -22,7 +22,7 @@ fn a_secret_in_any_field_header_or_url_is_in_no_table_answer_or_line_of_the_log(
     let mut requests = CanaryRequests::new(&folder, &server);
     requests.send_all(scale(false, true));
     let shown = requests.read_all();
-    assert!(shown.contains("[redacted]"), "no error message was kept");
+    assert!(shown.contains("[redacted]"), "no error message was stored");
     assert!(requests.refused > 100, "{} of {} were refused", requests.refused, requests.sent);
     server.stop();
     let tables: Vec<String> = site.database.run(TABLES).into_iter().flatten().flatten().collect();

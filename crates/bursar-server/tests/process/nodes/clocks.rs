@@ -113,7 +113,7 @@ fn check_expiry(skewed: &Skewed, by: usize, integration: &str) {
         (answer.status == 201).then_some(answer)
     });
     let admitted = admitted.expect("an expired hold still counts");
-    assert!(skewed.seconds_from_now(&expires_at) <= 0.0, "a hold ended before its time");
+    assert!(skewed.seconds_from_now(&expires_at) <= 0.0, "a hold ended before its expiry");
     let lasts = skewed.seconds_from_now(text(&admitted, "/data/reservation/expires_at"));
     assert!((600.0 - MOMENT_SECONDS..=600.0).contains(&lasts), "{lasts} s of 600");
     let released = http.delete(&format!("{RESERVATIONS}/next {by}").replace(' ', "%20"));

@@ -11,8 +11,8 @@ use crate::nodes::support::{Site, check_failed};
 /// The output of a command as JSON.
 #[track_caller]
 fn json(node: &Folder, arguments: &[&str]) -> Value {
-    let said = node.run(&[arguments, &["--json"]].concat());
-    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said} is no JSON"))
+    let stdout = node.run(&[arguments, &["--json"]].concat());
+    serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stdout} is no JSON"))
 }
 
 #[test]
@@ -21,26 +21,26 @@ fn db_migrate_creates_the_schema_once_and_db_status_shows_it() {
     let node = site.node();
     let status = node.command(&["db", "status", "--json"]).output().expect("the binary");
     assert_eq!(status.status.code(), Some(1));
-    let told: Value = serde_json::from_slice(&status.stdout).expect("JSON");
-    assert_eq!(integer(&told, "schema"), 0);
-    assert!(told.to_string().contains("run `bursar db migrate --app-role NAME`"), "{told}");
+    let shown: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(integer(&shown, "schema"), 0);
+    assert!(shown.to_string().contains("run `bursar db migrate --app-role NAME`"), "{shown}");
 
     let (owner, role) = (site.database.owner_url(), site.database.app_role());
     let migrate = ["db", "migrate", "--database", owner];
     let nameless = node.command(&migrate).output().expect("the binary");
     check_failed(&nameless, &["--app-role NAME"]);
     let migrate = [&migrate[..], &["--app-role", role]].concat();
-    let said = node.run(&migrate);
-    assert!(said.contains("from 0") && said.contains(role), "{said}");
-    let said = node.run(&migrate);
-    assert!(said.contains("unchanged"), "{said}");
+    let stdout = node.run(&migrate);
+    assert!(stdout.contains("from 0") && stdout.contains(role), "{stdout}");
+    let stdout = node.run(&migrate);
+    assert!(stdout.contains("unchanged"), "{stdout}");
 
-    let told = json(&node, &["db", "status"]);
-    assert_eq!(told.get("is_usable"), Some(&Value::Bool(true)), "{told}");
-    assert_eq!(integer(&told, "schema"), integer(&told, "schema_known"));
-    assert!(!told.to_string().contains(&site.password()), "{told}");
+    let shown = json(&node, &["db", "status"]);
+    assert_eq!(shown.get("is_usable"), Some(&Value::Bool(true)), "{shown}");
+    assert_eq!(integer(&shown, "schema"), integer(&shown, "schema_known"));
+    assert!(!shown.to_string().contains(&site.password()), "{shown}");
     Server::start(&node).stop();
-    assert!(node.run(&migrate).contains("unchanged"), "a schema in use");
+    assert!(node.run(&migrate).contains("unchanged"), "with a server on the schema");
 }
 
 #[test]
@@ -103,8 +103,8 @@ fn db_verify_reports_a_difference_and_exits_with_one() {
     site.database.run("update counters set used_tokens = used_tokens + 1");
     let verified = node.command(&["db", "verify"]).output().expect("the binary");
     assert_eq!(verified.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&verified.stdout);
-    assert!(said.contains("1 differences") && said.contains("used is"), "{said}");
+    let stdout = String::from_utf8_lossy(&verified.stdout);
+    assert!(stdout.contains("1 differences") && stdout.contains("used is"), "{stdout}");
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub(crate) fn check_crashes(site: &Site, cluster: &Cluster, url: &str, crashes: 
     // Records that the writers do not track.
     let probe = tenant.add_integration(fleet.server(0), BUDGET_CENTS);
     tenant.integrations.rotate_right(1);
-    let (recoveries, met) =
+    let (recoveries, outcomes) =
         write_while(&tenant, &Addresses::of(&fleet), &mut writers, |progress| {
             (0..crashes)
                 .map(|round| {
@@ -92,16 +92,16 @@ pub(crate) fn check_crashes(site: &Site, cluster: &Cluster, url: &str, crashes: 
                 })
                 .collect::<Vec<_>>()
         });
-    println!("{recoveries:?}, {met:?}");
+    println!("{recoveries:?}, {outcomes:?}");
     let mut books = Books::read(fleet.server(0), &tenant);
     let probes = books.entries.len();
     books.entries.retain(|_, entry| entry.integration != probe);
-    assert_eq!(probes - books.entries.len(), crashes * NODES, "each probe is there, once");
+    assert_eq!(probes - books.entries.len(), crashes * NODES, "each probe is stored once");
     let acknowledged = check_acknowledged(&writers, &books);
     fleet.check_verified();
     println!("{acknowledged} records acknowledged, each there once");
-    assert!(met.unavailable > 0 && met.lost == 0, "{met:?}");
-    assert!(met.slowest_refusal < REFUSED_WITHIN, "a 503 took {:?}", met.slowest_refusal);
+    assert!(outcomes.unavailable > 0 && outcomes.lost == 0, "{outcomes:?}");
+    assert!(outcomes.slowest_refusal < REFUSED_WITHIN, "a 503 took {:?}", outcomes.slowest_refusal);
     for Recovery { served_after, more_kib } in &recoveries {
         assert!(served_after.iter().all(|after| *after < SERVED_WITHIN), "{served_after:?}");
         assert!(*more_kib < MORE_MEMORY_KIB, "{more_kib} KiB more while the database is away");

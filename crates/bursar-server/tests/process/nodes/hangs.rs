@@ -170,13 +170,14 @@ fn a_node_that_hangs_in_a_transaction_delays_others_for_seconds_and_counts_nothi
     let rounds = scale(1, 6);
     let tight: Vec<_> =
         (0..rounds).map(|_| tenant.add_integration(fleet.server(0), TIGHT_CENTS)).collect();
-    let (hangs, met) = write_while(&tenant, &Addresses::of(&fleet), &mut writers, |progress| {
-        let rounds = tight.iter().enumerate();
-        rounds
-            .map(|(round, tight)| hang(&site, &fleet, &tenant, progress, (&busy, tight, round)))
-            .collect::<Vec<_>>()
-    });
-    println!("{hangs:?}, {met:?}");
+    let (hangs, outcomes) =
+        write_while(&tenant, &Addresses::of(&fleet), &mut writers, |progress| {
+            let rounds = tight.iter().enumerate();
+            rounds
+                .map(|(round, tight)| hang(&site, &fleet, &tenant, progress, (&busy, tight, round)))
+                .collect::<Vec<_>>()
+        });
+    println!("{hangs:?}, {outcomes:?}");
     for (hang, tight) in hangs.iter().zip(&tight) {
         assert!(hang.served_after < SERVED_WITHIN, "{hang:?}");
         assert!(hang.slowest_refusal < REFUSED_WITHIN, "{hang:?}");
@@ -185,7 +186,7 @@ fn a_node_that_hangs_in_a_transaction_delays_others_for_seconds_and_counts_nothi
     let mut books = Books::read(fleet.server(1), &tenant);
     let probes = books.entries.len();
     books.entries.retain(|call_id, _| !call_id.starts_with("probe-"));
-    assert_eq!(probes - books.entries.len(), rounds, "each probe is there, once");
+    assert_eq!(probes - books.entries.len(), rounds, "each probe is stored once");
     books.holds.retain(|call_id, _| !call_id.starts_with("round-"));
     let acknowledged = check_acknowledged(&writers, &books);
     fleet.check_verified();

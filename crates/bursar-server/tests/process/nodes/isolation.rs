@@ -89,8 +89,8 @@ impl Tenants {
         let named = tenant.map(|tenant| format!("set local bursar.tenant_id = '{tenant}';"));
         let sql = format!("begin; {} {sql}; commit", named.unwrap_or_default());
         let rows = session::ask(url, &sql).map_err(|error| {
-            let said = error.as_db_error().map(|said| said.message().to_owned());
-            said.unwrap_or_else(|| error.to_string())
+            let message = error.as_db_error().map(|error| error.message().to_owned());
+            message.unwrap_or_else(|| error.to_string())
         })?;
         Ok(values(rows))
     }

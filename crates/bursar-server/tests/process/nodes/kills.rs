@@ -77,15 +77,15 @@ fn nodes_killed_at_random_lose_nothing_and_leave_no_hold_behind() {
     let mut writers = Writer::several(&tenant, WRITERS, SEED);
     let addresses = Addresses::of(&fleet);
     let lasts = Duration::from_secs(scale(6, 60));
-    let (kills, met) = write_while(&tenant, &addresses, &mut writers, |_| {
+    let (kills, outcomes) = write_while(&tenant, &addresses, &mut writers, |_| {
         kill_at_random(&mut fleet, &addresses, lasts)
     });
     let books = Books::read(fleet.server(0), &tenant);
     let acknowledged = check_acknowledged(&writers, &books);
     fleet.check_verified();
     let holds = books.holds.len();
-    println!("{kills} kills, {acknowledged} records acknowledged, {holds} holds, {met:?}");
-    assert!(met.lost > 0, "no kill met a request: {met:?}");
+    println!("{kills} kills, {acknowledged} records acknowledged, {holds} holds, {outcomes:?}");
+    assert!(outcomes.lost > 0, "no kill interrupted a request: {outcomes:?}");
     assert!(holds > 0, "there is something to expire");
 
     let full = tenant.add_integration(fleet.server(0), 100);

@@ -25,10 +25,10 @@ const RESERVATIONS: &str = "/api/v1/enforcement/reservations";
 /// Asserts that one response accepted the call and all others are duplicates with the same record.
 #[track_caller]
 fn check_one_record(answers: &[Answer]) {
-    let told = |answer: &&Answer, status: &str| answer.data("status") == status;
+    let has_status = |answer: &&Answer, status: &str| answer.data("status") == status;
     assert!(answers.iter().all(Answer::is_success), "{answers:?}");
-    let accepted = answers.iter().filter(|answer| told(answer, "accepted")).count();
-    let duplicates = answers.iter().filter(|answer| told(answer, "duplicate")).count();
+    let accepted = answers.iter().filter(|answer| has_status(answer, "accepted")).count();
+    let duplicates = answers.iter().filter(|answer| has_status(answer, "duplicate")).count();
     assert_eq!((accepted, duplicates), (1, TIMES - 1), "{answers:?}");
     let ids: BTreeSet<String> =
         answers.iter().map(|answer| answer.data("id").to_string()).collect();

@@ -33,19 +33,19 @@ fn requests_repeated_after_a_lost_commit_reply_are_counted_once() {
     let mut writers = Writer::several(&tenant, WRITERS, SEED);
 
     let losses = scale(15, 200);
-    let (_, met) = write_while(&tenant, &Addresses::of(&fleet), &mut writers, |progress| {
+    let (_, outcomes) = write_while(&tenant, &Addresses::of(&fleet), &mut writers, |progress| {
         for loss in 1..=losses {
             proxy.lose_next_commit();
-            assert_eq!(proxy.wait_for_lost(loss, COMMIT_MAX), loss, "no commit came by");
+            assert_eq!(proxy.wait_for_lost(loss, COMMIT_MAX), loss, "no commit passed the proxy");
             progress.wait_for(STEPS);
         }
     });
     let acknowledged = check_acknowledged(&writers, &Books::read(fleet.server(0), &tenant));
     check_acknowledged(&writers, &Books::read(fleet.server(1), &tenant));
     fleet.check_verified();
-    println!("{losses} replies lost, {acknowledged} records acknowledged, {met:?}");
-    assert!(met.unavailable > 0, "no lost reply met a writer: {met:?}");
-    assert_eq!(met.lost, 0, "every client is answered: {met:?}");
+    println!("{losses} replies lost, {acknowledged} records acknowledged, {outcomes:?}");
+    assert!(outcomes.unavailable > 0, "no writer was affected by a lost reply: {outcomes:?}");
+    assert_eq!(outcomes.lost, 0, "every client is answered: {outcomes:?}");
     fleet.stop();
 }
 
@@ -81,7 +81,7 @@ fn a_call_whose_commit_is_in_doubt_is_known_to_every_node() {
         }
     }
     println!("{doubts} of {rounds} records were in doubt and stored");
-    assert!(doubts > 0, "no lost reply met a record");
+    assert!(doubts > 0, "no record was affected by a lost reply");
     let Books { entries, holds } = Books::read(fleet.server(0), &tenant);
     assert_eq!((entries.len(), holds.len()), (rounds, 0));
     fleet.check_verified();

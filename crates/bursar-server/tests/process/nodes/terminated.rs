@@ -41,7 +41,7 @@ fn terminated_database_connections_lose_nothing_and_cause_at_most_a_503() {
 
     let times = scale(30, 400);
     let addresses = Addresses::of(&fleet);
-    let (ended, met) = write_while(&tenant, &addresses, &mut writers, |_| {
+    let (ended, outcomes) = write_while(&tenant, &addresses, &mut writers, |_| {
         let end = |_| {
             // The sleep only chooses the moment of the end.
             std::thread::sleep(Duration::from_millis(chance.below(60)));
@@ -52,9 +52,9 @@ fn terminated_database_connections_lose_nothing_and_cause_at_most_a_503() {
     wait_for_answers(fleet.server(0), &tenant);
     let acknowledged = check_acknowledged(&writers, &Books::read(fleet.server(0), &tenant));
     fleet.check_verified();
-    println!("{ended} connections ended, {acknowledged} records acknowledged, {met:?}");
-    assert!(ended > times, "connections are made anew");
-    assert_eq!(met.lost, 0, "every client is answered: {met:?}");
-    assert!(met.steps > times, "the nodes go on: {met:?}");
+    println!("{ended} connections ended, {acknowledged} records acknowledged, {outcomes:?}");
+    assert!(ended > times, "the connections were not replaced");
+    assert_eq!(outcomes.lost, 0, "every client is answered: {outcomes:?}");
+    assert!(outcomes.steps > times, "the nodes do not continue: {outcomes:?}");
     fleet.stop();
 }

@@ -79,17 +79,17 @@ fn check_jobs(site: &Site, (node, server): (&Folder, &Server), tenant: &Tenant, 
         let open = site.database.run("select 1 from calls where reservation_state = 1");
         open.is_empty().then_some(())
     });
-    assert!(ended.is_some(), "holds that are due are not ended");
+    assert!(ended.is_some(), "expired holds still count");
 
     let check = json!({ "integration_id": integration_id, "estimated_cost_cents": 2_000_000 });
     let checked = http.post("/api/v1/enforcement/check", &check).expect("an answer");
     assert_eq!(checked.data("result"), "blocked", "{checked:?}");
-    let kept = within(JOBS_MAX, || {
-        let kept = http.get("/api/v1/enforcement/decisions").expect("an answer");
-        let rows = kept.body.get("data").and_then(Value::as_array).expect("rows");
+    let stored = within(JOBS_MAX, || {
+        let stored = http.get("/api/v1/enforcement/decisions").expect("an answer");
+        let rows = stored.body.get("data").and_then(Value::as_array).expect("rows");
         (!rows.is_empty()).then_some(())
     });
-    assert!(kept.is_some(), "refusals are not kept");
+    assert!(stored.is_some(), "decisions are not stored");
 }
 
 #[test]
@@ -112,9 +112,9 @@ fn a_database_crash_returns_503_at_once_and_service_resumes() {
     cluster.stop(Mode::Immediate);
     check_unavailable(&server, &tenant);
     // One log line for the whole outage.
-    let told =
+    let logged =
         within(Duration::from_secs(3), || node.log().contains("is unavailable").then_some(()));
-    assert!(told.is_some(), "{}", node.log());
+    assert!(logged.is_some(), "{}", node.log());
     check_unavailable(&server, &tenant);
     cluster.start();
     check_available(&server, &tenant);

@@ -44,7 +44,7 @@ impl Addresses {
 
 /// The outcomes of the writers.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Met {
+pub(crate) struct Outcomes {
     /// Completed steps.
     pub(crate) steps: usize,
     /// Responses of 503.
@@ -55,8 +55,8 @@ pub(crate) struct Met {
     pub(crate) slowest_refusal: Duration,
 }
 
-impl Met {
-    fn with(self, other: Self) -> Self {
+impl Outcomes {
+    fn merge(self, other: Self) -> Self {
         Self {
             steps: self.steps + other.steps,
             unavailable: self.unavailable + other.unavailable,
@@ -120,7 +120,7 @@ pub(crate) fn write_while<T>(
     addresses: &Addresses,
     writers: &mut [Writer],
     disturb: impl FnOnce(&Progress) -> T,
-) -> (T, Met) {
+) -> (T, Outcomes) {
     let (ended, progress) = (AtomicBool::new(false), Progress::default());
     let (ended, progress) = (&ended, &progress);
     std::thread::scope(|scope| {
@@ -133,10 +133,10 @@ pub(crate) fn write_while<T>(
             let _end = End(ended);
             disturb(progress)
         };
-        let met = writing
+        let outcomes = writing
             .into_iter()
             .map(|writer| writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        (done, met.fold(Met::default(), Met::with))
+        (done, outcomes.fold(Outcomes::default(), Outcomes::merge))
     })
 }
 
@@ -147,8 +147,8 @@ fn write_until(
     mut number: usize,
     writer: &mut Writer,
     progress: &Progress,
-) -> Met {
-    let mut met = Met::default();
+) -> Outcomes {
+    let mut outcomes = Outcomes::default();
     let writer_number = number;
     let mut http = addresses.client(tenant, number);
     let mut ends = None;
@@ -156,23 +156,23 @@ fn write_until(
         let began = Instant::now();
         match writer.step(&mut http) {
             Outcome::Acknowledged | Outcome::Confirmed => {
-                met.steps += 1;
+                outcomes.steps += 1;
                 progress.steps.fetch_add(1, Ordering::Relaxed);
                 if ended.load(Ordering::Relaxed) {
-                    return met;
+                    return outcomes;
                 }
                 continue;
             }
             Outcome::Unavailable => {
-                met.unavailable += 1;
+                outcomes.unavailable += 1;
                 progress.refuse(writer_number);
-                met.slowest_refusal = met.slowest_refusal.max(began.elapsed());
+                outcomes.slowest_refusal = outcomes.slowest_refusal.max(began.elapsed());
             }
-            Outcome::Lost(_) => met.lost += 1,
+            Outcome::Lost(_) => outcomes.lost += 1,
         }
         if ended.load(Ordering::Relaxed) {
             let end = *ends.get_or_insert_with(|| Instant::now() + SERVED_AGAIN_MAX);
-            assert!(Instant::now() < end, "nobody serves a writer {SERVED_AGAIN_MAX:?} after all");
+            assert!(Instant::now() < end, "a writer is not served within {SERVED_AGAIN_MAX:?}");
         }
         number += 1;
         http = addresses.client(tenant, number);
