@@ -52,7 +52,8 @@ fn a_group_that_loses_a_deadlock_is_written_once() {
         })
     });
     assert_eq!(integer(answer.body.get("data").expect("data"), "accepted"), 2, "{answer:?}");
-    let counted = within(WAITING_WITHIN, || (count(DEADLOCKS)? == "1").then_some(()));
+    // One or more: the repeated group may take the lock before the other session, and lose again.
+    let counted = within(WAITING_WITHIN, || (count(DEADLOCKS)? != "0").then_some(()));
     assert!(counted.is_some(), "there was no deadlock");
     assert_eq!(Books::read(fleet.server(0), &tenant).entries.len(), 2);
     fleet.check_verified();
