@@ -75,21 +75,20 @@ fn usage(setup: &Setup, occurred_at: Option<Timestamp>) -> Result<Usage, Failure
     let number = setup.next();
     let call = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let figure = |modulus: u64| i64::try_from(number % modulus).unwrap_or(0);
+    let integration_id = setup.integration(number).ok_or("no integration")?;
+    let call_id = CallId::new(format!("call-{call:016x}-{number}"))?;
+    let model = if number % 100_000 == 3 {
+        "rare-model".into()
+    } else {
+        format!("gpt-4o-{}", number % 5).into()
+    };
     Ok(Usage {
-        integration_id: setup.integration(number).ok_or("no integration")?,
-        call_id: CallId::new(format!("call-{call:016x}-{number}"))?,
         session_id: Some(format!("session-{}", number / 10).into()),
         agent_id: Some(if number % 100_000 == 5 {
             "rare-agent".into()
         } else {
             format!("agent-{}", number % 20).into()
         }),
-        provider: "openai".into(),
-        model: if number % 100_000 == 3 {
-            "rare-model".into()
-        } else {
-            format!("gpt-4o-{}", number % 5).into()
-        },
         tokens: TokenBuckets::new(figure(4_000), figure(700), 0, 0, 0)?,
         cost: Some(Nanos::new(figure(9_999_999))),
         latency_ms: Some(200 + figure(3_000)),
@@ -99,11 +98,8 @@ fn usage(setup: &Setup, occurred_at: Option<Timestamp>) -> Result<Usage, Failure
             PolicyResult::Allowed
         },
         error_code: (number % 500 == 9).then(|| "timeout".into()),
-        error_message: None,
-        metadata: None,
-        response_model: None,
-        region: None,
         occurred_at,
+        ..Usage::new(integration_id, call_id, "openai".into(), model)
     })
 }
 

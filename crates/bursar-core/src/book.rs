@@ -13,7 +13,7 @@ use crate::command::{
     ReserveOutcome, ReserveRefusal,
 };
 use crate::decide::{Decision, ReasonCode, block_reason, decide};
-use crate::entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
+use crate::entry::{CostSource, Entry, EntryKind, RecordedCall};
 use crate::id::{EntryId, IntegrationId, TenantId};
 use crate::money::Nanos;
 use crate::posting::{Posting, post};
@@ -327,7 +327,6 @@ impl<'a> Book<'a> {
             cost_source,
             computed_cost: None,
             price_version: None,
-            usage_status: UsageStatus::Reported,
         });
         Ok(RecordOutcome::Accepted(entry_id))
     }

@@ -8,7 +8,8 @@ use crate::limit_state::AccountSums;
 use crate::money::Nanos;
 use crate::tenant::TenantLifecycle;
 use crate::time::Timestamp;
-use crate::usage::{UsageError, check_tokens};
+use crate::tokens::check_tokens;
+use crate::usage_error::UsageError;
 
 /// What a call is expected to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

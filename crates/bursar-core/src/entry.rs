@@ -39,28 +39,6 @@ impl CostSource {
     }
 }
 
-/// The source of a record's token figures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UsageStatus {
-    /// The client or the provider reported them.
-    Reported,
-    /// They are estimates, because the provider sent none.
-    Estimated,
-    /// They are unknown.
-    Missing,
-}
-
-impl UsageStatus {
-    /// The word on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reported => "reported",
-            Self::Estimated => "estimated",
-            Self::Missing => "missing",
-        }
-    }
-}
-
 /// An entry to be stored.
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
@@ -79,7 +57,6 @@ pub struct Entry<'a> {
     pub computed_cost: Option<Nanos>,
     /// The version of that price.
     pub price_version: Option<i64>,
-    pub usage_status: UsageStatus,
 }
 
 /// The content of a recorded call, which a repetition must match.

@@ -26,9 +26,14 @@ mod posting;
 mod protection;
 mod rate;
 mod reservation;
+mod tags;
 mod tenant;
+mod text;
 mod time;
+mod tokens;
+mod units;
 mod usage;
+mod usage_error;
 
 pub use account::{Account, Counter, Overflow, Totals};
 pub use book::{Book, Call, CounterKey, HoldChange, Loaded};
@@ -39,7 +44,7 @@ pub use command::{
     ReserveOutcome, ReserveRefusal,
 };
 pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_percent};
-pub use entry::{CostSource, Entry, EntryKind, RecordedCall, UsageStatus};
+pub use entry::{CostSource, Entry, EntryKind, RecordedCall};
 pub use health::{FailureCause, Health};
 pub use id::*;
 pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
@@ -50,9 +55,11 @@ pub use number::{NumberError, rounded_number, whole_number};
 pub use protection::{Breach, Dimension, ProtectionDecision};
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
+pub use tags::{TAGS_MAX, TagError, Tags};
 pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};
+pub use text::is_control;
 pub use time::{Day, Hour, Month, Timestamp};
-pub use usage::{
-    CallId, CallKey, LATENCY_MS_MAX, PolicyResult, TOKENS_MAX, TokenBuckets, Usage, UsageError,
-    is_control,
-};
+pub use tokens::{TOKENS_MAX, TokenBuckets, TokenCounts};
+pub use units::{UNITS_MAX, UnitAmount, UnitError, Units};
+pub use usage::{CallId, CallKey, LATENCY_MS_MAX, PolicyResult, RecordSource, Usage, UsageStatus};
+pub use usage_error::UsageError;

@@ -4,7 +4,8 @@ use crate::account::Totals;
 use crate::decide::{Decision, Estimate};
 use crate::id::{IntegrationId, TenantId};
 use crate::time::{Month, Timestamp};
-use crate::usage::{CallId, CallKey, UsageError};
+use crate::usage::{CallId, CallKey};
+use crate::usage_error::UsageError;
 
 /// The state of a reservation. An open one changes once, to any of the other states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

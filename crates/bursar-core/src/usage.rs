@@ -2,32 +2,19 @@
 
 use std::fmt;
 
-use crate::id::IntegrationId;
+use crate::id::{IntegrationId, KeyId};
 use crate::money::Nanos;
+use crate::tags::Tags;
+use crate::text::is_control;
 use crate::time::Timestamp;
+use crate::tokens::TokenBuckets;
+use crate::units::Units;
+use crate::usage_error::UsageError;
 
-/// The largest number of tokens of one kind in a record or an estimate.
-pub const TOKENS_MAX: i64 = 1_000_000_000;
 /// Error messages are cut to this length, because a long message is no reason to refuse a record.
 const ERROR_MESSAGE_CHARS_MAX: usize = 4_000;
 /// The longest accepted latency: 10^9 ms, about eleven days.
 pub const LATENCY_MS_MAX: i64 = 1_000_000_000;
-
-/// A field of a record is invalid.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} {problem}")]
-pub struct UsageError {
-    /// The field's name on the wire.
-    pub field: &'static str,
-    /// The problem as the rest of a sentence, for example `must not be empty`.
-    pub problem: String,
-}
-
-impl UsageError {
-    fn new(field: &'static str, problem: impl Into<String>) -> Self {
-        Self { field, problem: problem.into() }
-    }
-}
 
 /// Checks a text of 1 to `chars_max` characters without NUL.
 fn check_text(field: &'static str, text: &str, chars_max: usize) -> Result<(), UsageError> {
@@ -50,12 +37,6 @@ fn check_optional(
     chars_max: usize,
 ) -> Result<(), UsageError> {
     text.map_or(Ok(()), |text| check_text(field, text, chars_max))
-}
-
-/// Whether a character would act on a terminal or end a line: a control character, or a separator
-/// of lines or paragraphs.
-pub fn is_control(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 /// The client's idempotency key of a call: 1 to 256 characters, without control characters, and
@@ -115,91 +96,54 @@ impl PolicyResult {
     }
 }
 
-/// The tokens of a call, each bucket between 0 and 10^9.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TokenBuckets {
-    tokens_in: i64,
-    tokens_out: i64,
-    cache_read: i64,
-    cache_write: i64,
-    reasoning: i64,
+/// How far a record's token figures can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UsageStatus {
+    /// They are those of the whole call.
+    Final,
+    /// They are those of a part of it, because the call or its response was cut off.
+    Partial,
+    /// They are estimates, because the provider sent none.
+    Estimated,
+    /// They are unknown.
+    Missing,
 }
 
-impl TokenBuckets {
-    /// Checks the buckets.
-    ///
-    /// `cache_read` and `cache_write` are parts of `tokens_in`, and `reasoning` is a part of
-    /// `tokens_out`.
-    ///
-    /// # Errors
-    /// [`UsageError`] for the first bucket that is out of bounds.
-    pub fn new(
-        tokens_in: i64,
-        tokens_out: i64,
-        cache_read: i64,
-        cache_write: i64,
-        reasoning: i64,
-    ) -> Result<Self, UsageError> {
-        for (field, tokens) in [
-            ("tokens_in", tokens_in),
-            ("tokens_out", tokens_out),
-            ("tokens_cache_read", cache_read),
-            ("tokens_cache_write", cache_write),
-            ("tokens_reasoning", reasoning),
-        ] {
-            check_tokens(field, tokens)?;
+impl UsageStatus {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Final => "final",
+            Self::Partial => "partial",
+            Self::Estimated => "estimated",
+            Self::Missing => "missing",
         }
-        if cache_read + cache_write > tokens_in {
-            let field =
-                if cache_read > tokens_in { "tokens_cache_read" } else { "tokens_cache_write" };
-            return Err(UsageError::new(field, "must be part of tokens_in"));
-        }
-        if reasoning > tokens_out {
-            return Err(UsageError::new("tokens_reasoning", "must be part of tokens_out"));
-        }
-        Ok(Self { tokens_in, tokens_out, cache_read, cache_write, reasoning })
-    }
-
-    /// Input tokens.
-    pub const fn tokens_in(self) -> i64 {
-        self.tokens_in
-    }
-
-    /// Output tokens.
-    pub const fn tokens_out(self) -> i64 {
-        self.tokens_out
-    }
-
-    /// Input tokens read from the provider's cache.
-    pub const fn cache_read(self) -> i64 {
-        self.cache_read
-    }
-
-    /// Input tokens written to the provider's cache.
-    pub const fn cache_write(self) -> i64 {
-        self.cache_write
-    }
-
-    /// Output tokens spent on reasoning.
-    pub const fn reasoning(self) -> i64 {
-        self.reasoning
-    }
-
-    /// Input plus output tokens, which is what limits count.
-    pub const fn total(self) -> i64 {
-        self.tokens_in + self.tokens_out
     }
 }
 
-/// Checks a number of tokens.
-pub(crate) fn check_tokens(field: &'static str, tokens: i64) -> Result<(), UsageError> {
-    if tokens < 0 {
-        return Err(UsageError::new(field, "must not be negative"));
+/// The way on which a record came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordSource {
+    /// A client sent it.
+    Api,
+    /// It was imported from a file.
+    Import,
+    /// The gateway wrote it for a call that it passed on.
+    Gateway,
+    /// It was read from a trace.
+    Otlp,
+}
+
+impl RecordSource {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Import => "import",
+            Self::Gateway => "gateway",
+            Self::Otlp => "otlp",
+        }
     }
-    if tokens > TOKENS_MAX {
-        return Err(UsageError::new(field, format!("must be at most {TOKENS_MAX}")));
-    }
-    Ok(())
 }
 
 /// A model call as reported. [`Usage::checked`] is the only check that it needs.
@@ -220,7 +164,21 @@ pub struct Usage {
     pub response_model: Option<Box<str>>,
     /// The region that served the call, up to 64 characters.
     pub region: Option<Box<str>>,
+    /// The provider's id of the request, up to 256 characters.
+    pub provider_request_id: Option<Box<str>>,
+    /// The service tier that served the call, in the provider's word; up to 50 characters.
+    pub service_tier: Option<Box<str>>,
     pub tokens: TokenBuckets,
+    /// The source of the token figures.
+    pub usage_status: UsageStatus,
+    /// Amounts of what is not tokens.
+    pub units: Units,
+    /// Names and values that the caller chose.
+    pub tags: Tags,
+    /// The way on which the record came.
+    pub source: RecordSource,
+    /// The key that wrote the record; `None` if a token of an identity provider did.
+    pub key_id: Option<KeyId>,
     /// The cost that the client reported, at most a million dollars.
     pub cost: Option<Nanos>,
     pub latency_ms: Option<i64>,
@@ -237,6 +195,40 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// An allowed call of which nothing else is known.
+    pub fn new(
+        integration_id: IntegrationId,
+        call_id: CallId,
+        provider: Box<str>,
+        model: Box<str>,
+    ) -> Self {
+        Self {
+            integration_id,
+            call_id,
+            session_id: None,
+            agent_id: None,
+            provider,
+            model,
+            response_model: None,
+            region: None,
+            provider_request_id: None,
+            service_tier: None,
+            tokens: TokenBuckets::default(),
+            usage_status: UsageStatus::Final,
+            units: Units::default(),
+            tags: Tags::default(),
+            source: RecordSource::Api,
+            key_id: None,
+            cost: None,
+            latency_ms: None,
+            policy_result: PolicyResult::Allowed,
+            error_code: None,
+            error_message: None,
+            metadata: None,
+            occurred_at: None,
+        }
+    }
+
     /// What a record takes in storage beside its texts, in bytes.
     ///
     /// This covers its figures, its rows in indexes and sums, and the key of its call id.
@@ -252,12 +244,17 @@ impl Usage {
             &self.agent_id,
             &self.response_model,
             &self.region,
+            &self.provider_request_id,
+            &self.service_tier,
             &self.error_code,
             &self.error_message,
             &self.metadata,
         ];
         let optional: usize = optional.into_iter().flatten().map(|text| text.len()).sum();
-        let texts = self.call_id.as_str().len() + self.provider.len() + self.model.len() + optional;
+        let lists = [self.tags.json(), self.units.json()];
+        let lists: usize = lists.iter().flatten().map(String::len).sum();
+        let required = self.call_id.as_str().len() + self.provider.len() + self.model.len();
+        let texts = required + optional + lists;
         i64::try_from(texts).unwrap_or(i64::MAX).saturating_add(Self::FIXED_BYTES)
     }
 
@@ -272,6 +269,8 @@ impl Usage {
         check_text("model", &self.model, 256)?;
         check_optional("response_model", self.response_model.as_deref(), 256)?;
         check_optional("region", self.region.as_deref(), 64)?;
+        check_optional("provider_request_id", self.provider_request_id.as_deref(), 256)?;
+        check_optional("service_tier", self.service_tier.as_deref(), 50)?;
         check_optional("error_code", self.error_code.as_deref(), 100)?;
         check_optional("error_message", self.error_message.as_deref(), usize::MAX)?;
         if let Some(latency_ms) = self.latency_ms
@@ -294,24 +293,13 @@ mod tests {
     use super::*;
 
     fn usage() -> Usage {
-        Usage {
-            integration_id: IntegrationId::from_number(1).expect("in range"),
-            call_id: CallId::new("call").expect("valid"),
-            session_id: None,
-            agent_id: None,
-            provider: "openai".into(),
-            model: "gpt".into(),
-            response_model: None,
-            region: None,
-            tokens: TokenBuckets::default(),
-            cost: None,
-            latency_ms: None,
-            policy_result: PolicyResult::Allowed,
-            error_code: None,
-            error_message: None,
-            metadata: None,
-            occurred_at: None,
-        }
+        let integration_id = IntegrationId::from_number(1).expect("in range");
+        Usage::new(
+            integration_id,
+            CallId::new("call").expect("valid"),
+            "openai".into(),
+            "gpt".into(),
+        )
     }
 
     #[track_caller]
@@ -332,6 +320,7 @@ mod tests {
         check(|u| u.model = "ä".repeat(256).into(), None);
         check(|u| u.model = "x".repeat(257).into(), Some("model"));
         check(|u| u.response_model = Some("x".repeat(257).into()), Some("response_model"));
+        check(|u| u.service_tier = Some("x".repeat(51).into()), Some("service_tier"));
         check(|u| u.region = Some("x".repeat(65).into()), Some("region"));
         check(|u| u.agent_id = Some("x".repeat(257).into()), Some("agent_id"));
         check(|u| u.session_id = Some("x".repeat(257).into()), Some("session_id"));
@@ -357,16 +346,5 @@ mod tests {
         record.error_message = Some("ä".repeat(5_000).into());
         let kept = record.checked().expect("accepted").error_message.expect("kept");
         assert_eq!(kept.chars().count(), 4_000);
-    }
-
-    #[test]
-    fn buckets_are_parts_of_their_whole() {
-        assert!(TokenBuckets::new(10, 5, 6, 4, 5).is_ok());
-        let field = |buckets: Result<TokenBuckets, UsageError>| buckets.err().map(|e| e.field);
-        assert_eq!(field(TokenBuckets::new(10, 5, 11, 0, 0)), Some("tokens_cache_read"));
-        assert_eq!(field(TokenBuckets::new(10, 5, 6, 5, 0)), Some("tokens_cache_write"));
-        assert_eq!(field(TokenBuckets::new(10, 5, 0, 0, 6)), Some("tokens_reasoning"));
-        assert_eq!(field(TokenBuckets::new(-1, 5, 0, 0, 0)), Some("tokens_in"));
-        assert_eq!(field(TokenBuckets::new(0, 1_000_000_001, 0, 0, 0)), Some("tokens_out"));
     }
 }

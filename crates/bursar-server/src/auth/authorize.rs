@@ -10,7 +10,7 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use bursar_core::{
-    IntegrationId, OnboardingState, ReasonCode, TenantId, TenantLifecycle, Timestamp,
+    IntegrationId, KeyId, OnboardingState, ReasonCode, TenantId, TenantLifecycle, Timestamp,
 };
 use bursar_store::{Actor, Store};
 
@@ -34,6 +34,8 @@ pub struct Authorized {
     pub(crate) tenant_id: TenantId,
     /// The only integration the caller may act on, for an integration key.
     pub restricted_to: Option<IntegrationId>,
+    /// The caller's key, if it has one.
+    pub(crate) key_id: Option<KeyId>,
     /// The actor in the audit log.
     pub(crate) actor: Actor,
     /// The scopes of an API key. `None` for callers that are not limited by scopes.
@@ -299,8 +301,19 @@ fn authorized_on_tenant(caller: &Caller, tenant: CallerTenant) -> Authorized {
     };
     let restricted_to = caller.restricted_to();
     let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;
+    let key_id = caller.key().map(|(_, key_id)| key_id);
     let (actor, ends_at) = (caller.actor(), caller.key_ends_at());
-    Authorized { tenant_id, restricted_to, actor, scopes, ends_at, set_by, lifecycle, onboarding }
+    Authorized {
+        tenant_id,
+        restricted_to,
+        key_id,
+        actor,
+        scopes,
+        ends_at,
+        set_by,
+        lifecycle,
+        onboarding,
+    }
 }
 
 /// The tenant that the caller acts on. `None` when the operator names none.

@@ -156,9 +156,12 @@ enum_schemas! {
     /// Where the cost of a record comes from.
     CostSource in bursar_core::CostSource =
         bursar_core::CostSource::as_str { Reported, Computed, Held, Unknown };
-    /// Where the figures of a record come from.
+    /// How far the token figures of a record can be relied on.
     UsageStatus in bursar_core::UsageStatus =
-        bursar_core::UsageStatus::as_str { Reported, Estimated, Missing };
+        bursar_core::UsageStatus::as_str { Final, Partial, Estimated, Missing };
+    /// The way on which a record came.
+    RecordSource in bursar_core::RecordSource =
+        bursar_core::RecordSource::as_str { Api, Import, Gateway, Otlp };
     /// The state of a reservation.
     ReservationState in bursar_core::ReservationState =
         reservation_state_name { Open, Settled, Released, Expired };

@@ -4,7 +4,9 @@
 
 use std::borrow::Cow;
 
-use bursar_core::{LATENCY_MS_MAX, Nanos, NumberError, TOKENS_MAX, rounded_number, whole_number};
+use bursar_core::{
+    LATENCY_MS_MAX, Nanos, NumberError, TOKENS_MAX, UnitAmount, rounded_number, whole_number,
+};
 use serde_json::value::RawValue;
 
 use crate::wire::error::ApiError;
@@ -39,6 +41,14 @@ pub(crate) fn read_tokens(field: &str, number: &RawValue) -> Result<i64, ApiErro
 /// 422 on the field.
 pub(crate) fn read_millis(field: &str, number: &RawValue) -> Result<i64, ApiError> {
     read(field, number, |text| rounded_number(text, LATENCY_MS_MAX))
+}
+
+/// Reads an amount of a unit, rounded half up once to a millionth.
+///
+/// # Errors
+/// 422 on the field.
+pub(crate) fn read_amount(field: &str, number: &RawValue) -> Result<UnitAmount, ApiError> {
+    read(field, number, UnitAmount::from_text)
 }
 
 fn read<T>(

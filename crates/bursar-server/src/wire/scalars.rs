@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type,
+};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -80,6 +82,14 @@ scalars! {
     ShortLabel = label(100).examples(["timeout"]);
     /// Like a label, of up to 64 characters.
     RegionLabel = label(64).examples(["eu-central-1"]);
+    /// A label of up to 256 characters; a longer one is ignored, and the response names the field.
+    RequestLabel = ObjectBuilder::new().schema_type(Type::String).examples(["req_011CSHoEeqs5"]);
+    /// How far token figures can be relied on; `reported` is an older word for `final`.
+    SentUsageStatus = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["final", "partial", "estimated", "missing", "reported"]));
+    /// Like a label, of up to 50 characters.
+    TierLabel = label(50).examples(["priority"]);
     /// Like a label, of 1 to 256 characters, not blank.
     ModelLabel = label(256).min_length(Some(1)).pattern(Some(NOT_BLANK)).examples(["gpt-4o"]);
     /// Like a label, of 1 to 100 characters, not blank.
@@ -112,6 +122,26 @@ scalars! {
     Digest = pattern("^[0-9a-f]{64}$");
     /// Other facts about a call: an object of at most 32 KiB, without secrets.
     FreeObject = ObjectBuilder::new();
+    /// An object of up to 16 strings of 1 to 256 characters. Names have 1 to 64 of the characters
+    /// `A-Z`, `a-z`, `0-9`, `_`, `.` and `-`; `import` and names that begin with `bursar.` are the
+    /// server's. A tag that breaks the rules is left out, and the response names it.
+    TagValues = ObjectBuilder::new()
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)))
+        .examples([serde_json::json!({ "team": "search" })]);
+    /// An object of up to 16 amounts from 0 to one billion, rounded half up to six places: numbers
+    /// in any notation, or decimal strings. Names have 1 to 32 of the characters `a-z`, `0-9` and
+    /// `_`; others are left out, and the response names them.
+    UnitAmounts = ObjectBuilder::new()
+        .additional_properties(Some(RefOr::T(Schema::from(
+            number_or_string(Type::Number, COUNT_MAX, MILLIS_TEXT).build(),
+        ))))
+        .examples([serde_json::json!({ "web_search": 2 })]);
+    /// Names and values of a record.
+    Tags = ObjectBuilder::new()
+        .additional_properties(Some(Schema::from(ObjectBuilder::new().schema_type(Type::String).build())));
+    /// Amounts of a record, exact to six places.
+    Units = ObjectBuilder::new()
+        .additional_properties(Some(Schema::from(ObjectBuilder::new().schema_type(Type::Number).build())));
 }
 
 const REFERENCE: &str = concat!(

@@ -38,6 +38,7 @@ async fn a_record_with_a_wrong_field_is_refused_and_not_stored() {
         ("agent_id", 256),
         ("response_model", 256),
         ("region", 64),
+        ("service_tier", 50),
         ("error_code", 100),
     ] {
         let values = [json!(1), json!({ "x": 1 }), text(length_max + 1)];
@@ -63,9 +64,18 @@ async fn a_record_with_a_wrong_field_is_refused_and_not_stored() {
         json!(1e300),
         json!(1_000_000_001),
     ];
-    for field in
-        ["tokens_in", "tokens_out", "tokens_cache_read", "tokens_cache_write", "tokens_reasoning"]
-    {
+    for field in [
+        "tokens_in",
+        "tokens_out",
+        "tokens_cache_read",
+        "tokens_cache_write",
+        "tokens_cache_write_long",
+        "tokens_audio_in",
+        "tokens_image_in",
+        "tokens_reasoning",
+        "tokens_audio_out",
+        "tokens_image_out",
+    ] {
         cases.extend(wrong(field, &numbers));
         cases.extend(wrong(field, &[json!(1.5), json!("1.5")]));
     }
@@ -74,6 +84,15 @@ async fn a_record_with_a_wrong_field_is_refused_and_not_stored() {
     // Parts are not larger than their whole.
     cases.extend(wrong("tokens_cache_read", &[json!(801)]));
     cases.extend(wrong("tokens_reasoning", &[json!(201)]));
+    cases.extend(wrong("tokens_cache_write_long", &[json!(1)]));
+    cases.extend(wrong("tokens_audio_in", &[json!(801)]));
+    cases.extend(wrong("tokens_image_out", &[json!(201)]));
+    for amount in [json!(-1), json!("NaN"), json!(true), json!([]), json!(1_000_000_001)] {
+        cases.push(("units.seconds", json!({ "units": { "seconds": amount } })));
+    }
+    cases.extend(wrong("units", &[json!([]), json!("text"), json!(1)]));
+    cases.extend(wrong("tags", &[json!([]), json!("text"), json!(1)]));
+    cases.extend(wrong("usage_status", &[json!("done"), json!(""), json!("Final")]));
     cases.push((
         "tokens_cache_write",
         json!({ "tokens_cache_read": 401, "tokens_cache_write": 400 }),
@@ -145,7 +164,9 @@ async fn a_record_at_its_limits_is_accepted() {
     let bounds = json!({
         "call_id": text(256), "session_id": text(256), "agent_id": text(256),
         "provider": text(100), "model": text(256), "response_model": text(256),
-        "region": text(64), "error_code": text(100),
+        "region": text(64), "service_tier": text(50), "error_code": text(100),
+        "provider_request_id": text(256), "units": { "x".repeat(32): 1_000_000_000 },
+        "tags": { "x".repeat(64): text(256) },
         "tokens_in": 1_000_000_000, "tokens_out": 1_000_000_000,
         "tokens_cache_read": 500_000_000, "tokens_cache_write": 500_000_000,
         "tokens_reasoning": 1_000_000_000, "cost_cents": 100_000_000, "latency_ms": 1_000_000_000,

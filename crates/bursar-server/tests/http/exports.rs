@@ -237,7 +237,7 @@ async fn random_metadata_is_exported_as_the_value_that_a_json_parser_reads() {
         let at: usize = row["call_id"].as_str().unwrap().parse().unwrap();
         assert_eq!(row["metadata"], serde_json::from_str::<Value>(&sent[at]).unwrap());
         let (_, rest) = line.split_once("\"metadata\":").unwrap();
-        let (metadata, _) = rest.rsplit_once(",\"occurred_at\"").unwrap();
+        let (metadata, _) = rest.rsplit_once(",\"source\"").unwrap();
         check_object(metadata);
         lines.push((at, line));
     }

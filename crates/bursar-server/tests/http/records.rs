@@ -15,11 +15,21 @@ fn full(integration_id: &str) -> Value {
         "model": "gpt-4o",
         "response_model": "gpt-4o-2024-08-06",
         "region": "eu-central-1",
+        "provider_request_id": "req_011CSHoEeqs5C35K2UUqR7Fy",
+        "service_tier": "priority",
         "tokens_in": 1200,
         "tokens_out": 340,
         "tokens_cache_read": 1000,
         "tokens_cache_write": 100,
+        "tokens_cache_write_long": 60,
+        "tokens_audio_in": 50,
+        "tokens_image_in": 50,
         "tokens_reasoning": 40,
+        "tokens_audio_out": 20,
+        "tokens_image_out": 10,
+        "usage_status": "partial",
+        "units": { "web_search": 2, "seconds": "12.50" },
+        "tags": { "team": " search ", "feature": "größe" },
         "cost_cents": 0.0125,
         "latency_ms": 830,
         "policy_result": "warned",
@@ -87,6 +97,7 @@ async fn a_record_is_accepted_once_and_the_history_shows_every_field() {
           "error_message": "Too many requests.",
           "id": "[id 1]",
           "integration_id": "[id 2]",
+          "key_id": "[id 3]",
           "kind": "usage",
           "latency_ms": 830,
           "metadata": {
@@ -102,17 +113,33 @@ async fn a_record_is_accepted_once_and_the_history_shows_every_field() {
           "occurred_at": "2026-03-14T09:00:00.500000Z",
           "policy_result": "warned",
           "provider": "openai",
+          "provider_request_id": "req_011CSHoEeqs5C35K2UUqR7Fy",
           "region": "eu-central-1",
           "reported_cost_usd": "0.000125",
           "response_model": "gpt-4o-2024-08-06",
+          "service_tier": "priority",
           "session_id": "session-1",
+          "source": "api",
+          "tags": {
+            "feature": "größe",
+            "team": "search"
+          },
+          "tokens_audio_in": 50,
+          "tokens_audio_out": 20,
           "tokens_cache_read": 1000,
           "tokens_cache_write": 100,
+          "tokens_cache_write_long": 60,
+          "tokens_image_in": 50,
+          "tokens_image_out": 10,
           "tokens_in": 1200,
           "tokens_out": 340,
           "tokens_reasoning": 40,
           "total_tokens": 1540,
-          "usage_status": "reported"
+          "units": {
+            "seconds": 12.5,
+            "web_search": 2
+          },
+          "usage_status": "partial"
         }
       ],
       "meta": {
@@ -153,6 +180,7 @@ async fn a_record_needs_few_fields() {
         "error_message": null,
         "id": "0064cf89-6087-8145-8271-2dd8f0043c9e",
         "integration_id": "0064cf89-6087-8142-94f0-37cc41ded2f5",
+        "key_id": null,
         "kind": "usage",
         "latency_ms": null,
         "metadata": {},
@@ -160,17 +188,27 @@ async fn a_record_needs_few_fields() {
         "occurred_at": "2026-03-14T09:26:53Z",
         "policy_result": "allowed",
         "provider": "p",
+        "provider_request_id": null,
         "region": null,
         "reported_cost_usd": null,
         "response_model": null,
+        "service_tier": null,
         "session_id": null,
+        "source": "api",
+        "tags": {},
+        "tokens_audio_in": 0,
+        "tokens_audio_out": 0,
         "tokens_cache_read": 0,
         "tokens_cache_write": 0,
+        "tokens_cache_write_long": 0,
+        "tokens_image_in": 0,
+        "tokens_image_out": 0,
         "tokens_in": 0,
         "tokens_out": 0,
         "tokens_reasoning": 0,
         "total_tokens": 0,
-        "usage_status": "reported"
+        "units": {},
+        "usage_status": "final"
       }
     ]
     "#);
@@ -231,6 +269,9 @@ async fn a_call_id_with_other_content_conflicts_and_changes_nothing() {
         json!({ "metadata": {} }),
         json!({ "error_message": "other words" }),
         json!({ "tokens_cache_read": 0 }),
+        json!({ "provider_request_id": "other", "service_tier": null }),
+        json!({ "tokens_audio_in": 0, "tokens_image_out": 1 }),
+        json!({ "usage_status": "estimated", "units": { "pages": 1 }, "tags": {} }),
     ] {
         let duplicate = post(with(full(&id), agreement)).await;
         assert_eq!(duplicate.is(200).text("/data/status"), "duplicate");

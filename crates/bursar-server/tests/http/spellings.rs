@@ -146,12 +146,12 @@ async fn the_answer_names_the_source_of_the_cost_and_the_ignored_fields() {
         let id = tenant.integration("i", json!({})).await;
         let mut misspelt = record(&id, "c");
         misspelt.as_object_mut().unwrap().remove("cost_cents");
-        let misspelt = with(misspelt, json!({ "cost_cent": 5, "tags": { "team": "a" } }));
+        let misspelt = with(misspelt, json!({ "cost_cent": 5, "tokens_n": 1 }));
         for (status, code) in [("accepted", 201), ("duplicate", 200)] {
             let answer = send(&tenant, &misspelt.to_string()).await;
             assert_eq!(answer.is(code).text("/data/status"), status);
             assert_eq!(answer.text("/data/cost_source"), "unknown");
-            assert_eq!(*answer.at("/data/ignored_fields"), json!(["cost_cent", "tags"]));
+            assert_eq!(*answer.at("/data/ignored_fields"), json!(["cost_cent", "tokens_n"]));
         }
         let reserve = reservation(&id, "held");
         tenant.founder().post("/enforcement/reservations").json(&reserve).await.is(201);
@@ -161,8 +161,78 @@ async fn the_answer_names_the_source_of_the_cost_and_the_ignored_fields() {
         let batch = json!({ "records": [misspelt, record(&id, "plain")] });
         let answer = tenant.founder().post("/telemetry/llm-usage/batch").json(&batch).await;
         let named = answer.is(200).at("/data/results/0/ignored_fields");
-        assert_eq!(*named, json!(["cost_cent", "tags"]));
+        assert_eq!(*named, json!(["cost_cent", "tokens_n"]));
         assert!(answer.at("/data/results/1").get("ignored_fields").is_none(), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_tag_or_unit_that_cannot_be_kept_does_not_cost_the_record() {
+    for on_database in databases::each() {
+        let app = &on_database.app;
+        let tenant = app.tenant("a").await;
+        let id = tenant.integration("i", json!({})).await;
+        let raw_key = "sk-_Xq4r7tv2-9bLmNPZ6cWsB";
+        let tags = json!({
+            "team": "search\n", "count": 5, "empty": " ", "a b": "x", "bursar.source": "x",
+            "import": "x", "secret": raw_key, "long": "x".repeat(257),
+        });
+        let extras = json!({
+            "tags": tags, "units": { "Web": 1, "seconds": "1.5" },
+            "provider_request_id": "x".repeat(257), "usage_status": "reported",
+        });
+        let answer = send(&tenant, &with(record(&id, "c"), extras).to_string()).await;
+        let expected = json!([
+            "provider_request_id",
+            "units.Web",
+            "tags.a b",
+            "tags.bursar.source",
+            "tags.count",
+            "tags.empty",
+            "tags.import",
+            "tags.long",
+            "tags.secret"
+        ]);
+        assert_eq!(*answer.is(201).at("/data/ignored_fields"), expected);
+        let row = newest(&tenant).await;
+        assert_eq!(row["tags"], json!({ "team": "search" }));
+        assert_eq!(row["units"], json!({ "seconds": 1.5 }));
+        assert_eq!(
+            (&row["provider_request_id"], &row["usage_status"]),
+            (&json!(null), &json!("final"))
+        );
+        app.clock.advance(1);
+        // The seventeenth is one too many, and a name that is there twice keeps its first value.
+        let mut pairs: Vec<String> =
+            (0..17).map(|number| format!("\"t{number:02}\":\"a\"")).collect();
+        pairs.insert(1, "\"t00\":\"b\"".to_owned());
+        let sent = spelled(&id, "d", "tags", &format!("{{{}}}", pairs.join(",")));
+        let answer = send(&tenant, &sent).await;
+        assert_eq!(*answer.is(201).at("/data/ignored_fields"), json!(["tags.t00", "tags.t16"]));
+        let row = newest(&tenant).await;
+        assert_eq!(
+            (row["tags"].as_object().unwrap().len(), &row["tags"]["t00"]),
+            (16, &json!("a"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_record_says_which_key_wrote_it() {
+    for on_database in databases::each() {
+        let app = &on_database.app;
+        let tenant = app.tenant("a").await;
+        let id = tenant.integration("i", json!({})).await;
+        let key = tenant.new_key(&["telemetry:write"]).await;
+        let key_id = key.is(201).text("/data/id").to_owned();
+        let client = tenant.with_key(key.text("/data/secret"));
+        let batch = json!({ "records": [record(&id, "c")] });
+        client.post("/telemetry/llm-usage/batch").json(&batch).await.is(200);
+        let row = newest(&tenant).await;
+        assert_eq!((&row["key_id"], &row["source"]), (&json!(key_id), &json!("api")));
+        app.clock.advance(1);
+        send(&tenant, &record(&id, "d").to_string()).await.is(201);
+        assert_eq!(newest(&tenant).await["key_id"], Value::Null);
     }
 }
 

@@ -143,6 +143,7 @@ fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
         EntryValue::OptNumber(of) => Column::OptNumbers(entries.iter().map(of).collect()),
         EntryValue::Text(of) => Column::Texts(entries.iter().map(of).collect()),
         EntryValue::OptText(of) => Column::OptTexts(entries.iter().map(of).collect()),
+        EntryValue::OwnText(of) => Column::OwnTexts(entries.iter().map(of).collect()),
     };
     let columns = ENTRY_VALUES.iter().map(column).collect();
     Bulk { sql: INSERT_ENTRIES, rows: entries.len(), columns }

@@ -4,8 +4,9 @@
 //! comment names the columns of each function; `at` is the first one.
 
 use bursar_core::{
-    Call, CallId, CallKey, Counter, Day, EntryId, Estimate, Hold, IntegrationId, LimitSettings,
-    Month, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId, TokenBuckets, Totals,
+    Call, CallId, CallKey, Counter, Day, EntryId, Estimate, Hold, IntegrationId, KeyId,
+    LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId, TokenBuckets,
+    TokenCounts, Totals,
 };
 
 use crate::error::StoreError;
@@ -162,9 +163,18 @@ pub(crate) fn history_position(row: &impl Columns) -> Result<HistoryPosition, St
 
 /// `tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning`.
 fn tokens(row: &impl Columns, at: usize) -> Result<TokenBuckets, StoreError> {
-    let bucket = |of: usize| row.int::<i64>(at + of);
-    TokenBuckets::new(bucket(0)?, bucket(1)?, bucket(2)?, bucket(3)?, bucket(4)?)
-        .map_err(|error| StoreError::Corrupt(error.to_string()))
+    token_buckets(TokenCounts {
+        tokens_in: row.int(at)?,
+        tokens_out: row.int(at + 1)?,
+        cache_read: row.int(at + 2)?,
+        cache_write: row.int(at + 3)?,
+        reasoning: row.int(at + 4)?,
+        ..TokenCounts::default()
+    })
+}
+
+fn token_buckets(counts: TokenCounts) -> Result<TokenBuckets, StoreError> {
+    TokenBuckets::checked(counts).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
 /// The columns of [`entry_names`](crate::rows::entry_columns::entry_names).
@@ -179,7 +189,18 @@ pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
         agent_id: row.opt_text(Of::agent_id as usize)?,
         provider: row.text(Of::provider as usize)?,
         model: row.text(Of::model as usize)?,
-        tokens: tokens(row, Of::tokens_in as usize)?,
+        tokens: token_buckets(TokenCounts {
+            tokens_in: row.int(Of::tokens_in as usize)?,
+            tokens_out: row.int(Of::tokens_out as usize)?,
+            cache_read: row.int(Of::tokens_cache_read as usize)?,
+            cache_write: row.int(Of::tokens_cache_write as usize)?,
+            cache_write_long: row.int(Of::tokens_cache_write_long as usize)?,
+            audio_in: row.int(Of::tokens_audio_in as usize)?,
+            image_in: row.int(Of::tokens_image_in as usize)?,
+            reasoning: row.int(Of::tokens_reasoning as usize)?,
+            audio_out: row.int(Of::tokens_audio_out as usize)?,
+            image_out: row.int(Of::tokens_image_out as usize)?,
+        })?,
         cost: Nanos::new(row.int(Of::cost_nanos as usize)?),
         cost_source: codec::cost_source(row.int(Of::cost_source as usize)?)?,
         reported_cost: row.opt_number(Of::reported_cost_nanos as usize)?.map(Nanos::new),
@@ -194,6 +215,12 @@ pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
         created_at: row.instant(Of::created_at as usize)?,
         response_model: row.opt_text(Of::response_model as usize)?,
         region: row.opt_text(Of::region as usize)?,
+        provider_request_id: row.opt_text(Of::provider_request_id as usize)?,
+        service_tier: row.opt_text(Of::service_tier as usize)?,
+        units: codec::units(row.opt_str(Of::units as usize)?)?,
+        tags: codec::tags(row.opt_str(Of::tags as usize)?)?,
+        source: codec::source(row.int(Of::source as usize)?)?,
+        key_id: row.opt_id(Of::key_id as usize, KeyId::from_number)?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The columns of an entry, declared once for writes, reads and the text of statements.
 
-use bursar_core::{Entry, Nanos};
+use bursar_core::{Entry, KeyId, Nanos};
 
 use crate::rows::codec;
 
@@ -23,15 +23,15 @@ macro_rules! entry_columns {
             model Text "unnest($9)" |entry| &entry.usage.model;
             tokens_in Number "unnest($10)" |entry| entry.usage.tokens.tokens_in();
             tokens_out Number "unnest($11)" |entry| entry.usage.tokens.tokens_out();
-            tokens_cache_read Number "unnest($12)" |entry| entry.usage.tokens.cache_read();
-            tokens_cache_write Number "unnest($13)" |entry| entry.usage.tokens.cache_write();
-            tokens_reasoning Number "unnest($14)" |entry| entry.usage.tokens.reasoning();
+            tokens_cache_read Number "unnest($12)" |entry| entry.usage.tokens.counts().cache_read;
+            tokens_cache_write Number "unnest($13)" |entry| entry.usage.tokens.counts().cache_write;
+            tokens_reasoning Number "unnest($14)" |entry| entry.usage.tokens.counts().reasoning;
             cost_nanos Number "unnest($15)" |entry| entry.cost.get();
             cost_source Number "unnest($16::smallint[])" |entry| codec::cost_source_code(entry.cost_source);
             reported_cost_nanos OptNumber "unnest($17)" |entry| entry.usage.cost.map(Nanos::get);
             computed_cost_nanos OptNumber "unnest($18)" |entry| entry.computed_cost.map(Nanos::get);
             price_version OptNumber "unnest($19)" |entry| entry.price_version;
-            usage_status Number "unnest($20::smallint[])" |entry| codec::usage_status_code(entry.usage_status);
+            usage_status Number "unnest($20::smallint[])" |entry| codec::usage_status_code(entry.usage.usage_status);
             latency_ms OptNumber "unnest($21)" |entry| entry.usage.latency_ms;
             policy_result Number "unnest($22::smallint[])" |entry| codec::policy_code(entry.usage.policy_result);
             error_code OptText "unnest($23)" |entry| entry.usage.error_code.as_deref();
@@ -41,6 +41,17 @@ macro_rules! entry_columns {
             created_at Number "unnest($27)" |entry| entry.created_at.micros();
             response_model OptText "unnest($28)" |entry| entry.usage.response_model.as_deref();
             region OptText "unnest($29)" |entry| entry.usage.region.as_deref();
+            provider_request_id OptText "unnest($30)" |entry| entry.usage.provider_request_id.as_deref();
+            service_tier OptText "unnest($31)" |entry| entry.usage.service_tier.as_deref();
+            tokens_cache_write_long Number "unnest($32)" |entry| entry.usage.tokens.counts().cache_write_long;
+            tokens_audio_in Number "unnest($33)" |entry| entry.usage.tokens.counts().audio_in;
+            tokens_image_in Number "unnest($34)" |entry| entry.usage.tokens.counts().image_in;
+            tokens_audio_out Number "unnest($35)" |entry| entry.usage.tokens.counts().audio_out;
+            tokens_image_out Number "unnest($36)" |entry| entry.usage.tokens.counts().image_out;
+            units OwnText "unnest($37)" |entry| entry.usage.units.json();
+            tags OwnText "unnest($38)" |entry| entry.usage.tags.json();
+            source Number "unnest($39::smallint[])" |entry| codec::source_code(entry.usage.source);
+            key_id OptNumber "unnest($40)" |entry| entry.usage.key_id.map(KeyId::number);
         }
     };
 }
@@ -90,6 +101,9 @@ macro_rules! text_bytes {
     (Text $name:ident) => {
         concat!(" + octet_length(", stringify!($name), ")")
     };
+    (OwnText $name:ident) => {
+        $crate::rows::entry_columns::text_bytes!(OptText $name)
+    };
     (OptText $name:ident) => {
         concat!(" + coalesce(octet_length(", stringify!($name), "), 0)")
     };
@@ -105,6 +119,7 @@ pub(crate) enum EntryValue {
     OptNumber(fn(&Entry<'_>) -> Option<i64>),
     Text(for<'e> fn(&'e Entry<'_>) -> &'e str),
     OptText(for<'e> fn(&'e Entry<'_>) -> Option<&'e str>),
+    OwnText(fn(&Entry<'_>) -> Option<String>),
 }
 
 macro_rules! define_columns {

@@ -126,9 +126,9 @@ impl Rollup {
             unpriced: counted_if(facts.cost_source == CostSource::Unknown),
             tokens_in: facts.tokens.tokens_in(),
             tokens_out: facts.tokens.tokens_out(),
-            tokens_cache_read: facts.tokens.cache_read(),
-            tokens_cache_write: facts.tokens.cache_write(),
-            tokens_reasoning: facts.tokens.reasoning(),
+            tokens_cache_read: facts.tokens.counts().cache_read,
+            tokens_cache_write: facts.tokens.counts().cache_write,
+            tokens_reasoning: facts.tokens.counts().reasoning,
             cost_nanos: facts.cost.get(),
             latency_calls: counted_if(facts.latency_ms.is_some()),
             latency_sum_ms: facts.latency_ms.unwrap_or(0),
@@ -267,7 +267,7 @@ pub(crate) fn aggregate<'a>(
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "the numbers of a test are small")]
 mod tests {
-    use bursar_core::{CallId, EntryId, Usage, UsageStatus};
+    use bursar_core::{CallId, EntryId, Usage};
 
     use super::*;
 
@@ -286,23 +286,17 @@ mod tests {
 
     fn usage(number: i64) -> Usage {
         let cost = Some(Nanos::new(number * 7));
+        let provider = if number % 5 == 0 { "anthropic" } else { "openai" };
+        let integration_id = IntegrationId::from_number(number % 2 + 1).expect("in range");
+        let call_id = CallId::new(format!("call-{number}")).expect("a call id");
+        let model = format!("model-{}", number % 3);
         Usage {
-            integration_id: IntegrationId::from_number(number % 2 + 1).expect("in range"),
-            call_id: CallId::new(format!("call-{number}")).expect("a call id"),
-            session_id: None,
             agent_id: (number % 4 > 0).then(|| format!("agent-{}", number % 4).into()),
-            provider: if number % 5 == 0 { "anthropic" } else { "openai" }.into(),
-            model: format!("model-{}", number % 3).into(),
             tokens: TokenBuckets::new(number, 2 * number, 0, 0, 0).expect("tokens"),
             cost,
             latency_ms: (number % 7 > 0).then_some(number * 100),
-            policy_result: PolicyResult::Allowed,
             error_code: (number % 11 == 0).then(|| "timeout".into()),
-            error_message: None,
-            metadata: None,
-            response_model: None,
-            region: None,
-            occurred_at: None,
+            ..Usage::new(integration_id, call_id, provider.into(), model.into())
         }
     }
 
@@ -320,7 +314,6 @@ mod tests {
             cost_source: CostSource::Reported,
             computed_cost: None,
             price_version: None,
-            usage_status: UsageStatus::Reported,
         }
     }
 

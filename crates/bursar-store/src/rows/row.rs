@@ -2,8 +2,8 @@
 
 use bursar_core::{
     AuditId, CostSource, Decision, DecisionId, EntryId, EntryKind, Estimate, Integration,
-    IntegrationId, KeyId, Nanos, OnboardingState, PolicyResult, TenantId, TenantLifecycle,
-    Timestamp, TokenBuckets, UsageStatus,
+    IntegrationId, KeyId, Nanos, OnboardingState, PolicyResult, RecordSource, Tags, TenantId,
+    TenantLifecycle, Timestamp, TokenBuckets, Units, UsageStatus,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,12 +152,19 @@ pub struct UsageRow {
     pub model: String,
     pub response_model: Option<String>,
     pub region: Option<String>,
+    pub provider_request_id: Option<String>,
+    pub service_tier: Option<String>,
     pub tokens: TokenBuckets,
     pub cost: Nanos,
     pub cost_source: CostSource,
     pub reported_cost: Option<Nanos>,
     pub computed_cost: Option<Nanos>,
     pub usage_status: UsageStatus,
+    pub units: Units,
+    pub tags: Tags,
+    pub source: RecordSource,
+    /// The key that wrote the record.
+    pub key_id: Option<KeyId>,
     pub latency_ms: Option<i64>,
     pub policy_result: PolicyResult,
     pub error_code: Option<String>,

@@ -112,6 +112,7 @@ fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), St
                 EntryValue::OptNumber(of) => insert.raw_bind_parameter(at, of(entry)),
                 EntryValue::Text(of) => insert.raw_bind_parameter(at, of(entry)),
                 EntryValue::OptText(of) => insert.raw_bind_parameter(at, of(entry)),
+                EntryValue::OwnText(of) => insert.raw_bind_parameter(at, of(entry)),
             };
             bound.map_err(store_error)?;
         }

@@ -138,7 +138,12 @@ fn rank_of(records: usize) -> Rank {
 
 fn record_bytes(usage: &Usage) -> usize {
     let long = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    SMALL + long(&usage.metadata) + long(&usage.error_message)
+    let tags: usize = usage.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
+    SMALL
+        + long(&usage.metadata)
+        + long(&usage.error_message)
+        + tags
+        + usage.units.iter().len() * 64
 }
 
 /// A change of the control plane, with the type of its result erased.

@@ -86,12 +86,13 @@ fn grow(database: &Database, tenant: i64, entries: i64) {
              '{{}}', null, 2, 1, null, null, null, 0, 0, 0, 1, 1, 1, 'operator', null
              from generate_series(1, {INTEGRATIONS}) n;
          insert into usage_entries (tenant_id, entry_id, integration_id, occurred_at, created_at,
-             tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning,
-             cost_nanos, kind, cost_source, usage_status, policy_result, call_id, session_id,
+             tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_cache_write_long,
+             tokens_audio_in, tokens_image_in, tokens_reasoning, tokens_audio_out,
+             tokens_image_out, source, cost_nanos, kind, cost_source, usage_status, policy_result, call_id, session_id,
              agent_id, provider, model, error_code)
              select {tenant}, n,
              case when n % 2 = 0 then 101 else 102 + n / 2 % ({INTEGRATIONS} - 1) end,
-             ({TODAY} + 1)::bigint * 86400000000 - n * 864000, 1, 1, 2, 0, 0, 0, 7, 1, 1, 1, 2,
+             ({TODAY} + 1)::bigint * 86400000000 - n * 864000, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7, 1, 1, 1, 2,
              'call ' || n, 'session ' || n % 2, 'agent', 'openai', 'model', 'failed'
              from generate_series(1::bigint, {entries}) n;
          insert into rollups select {tenant}, 100 + i, g, s, 'openai', 'model',

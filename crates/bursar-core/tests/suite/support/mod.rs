@@ -7,8 +7,8 @@ pub(crate) mod script;
 pub(crate) mod storage;
 
 use bursar_core::{
-    CallId, Day, EntryId, Estimate, IntegrationId, NANOS_PER_CENT, Nanos, PolicyResult,
-    ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
+    CallId, Day, EntryId, Estimate, IntegrationId, NANOS_PER_CENT, Nanos, ReserveRequest, TenantId,
+    Timestamp, TokenBuckets, Usage,
 };
 
 pub(crate) fn tenant(number: i64) -> TenantId {
@@ -48,22 +48,8 @@ pub(crate) fn seconds(at: Timestamp, seconds: i64) -> Timestamp {
 /// A record of 10 + 20 tokens without a cost.
 pub(crate) fn usage(integration_id: IntegrationId, call: &str) -> Usage {
     Usage {
-        integration_id,
-        call_id: call_id(call),
-        session_id: None,
-        agent_id: None,
-        provider: "openai".into(),
-        model: "gpt".into(),
         tokens: TokenBuckets::new(10, 20, 0, 0, 0).unwrap(),
-        cost: None,
-        latency_ms: None,
-        policy_result: PolicyResult::Allowed,
-        error_code: None,
-        error_message: None,
-        metadata: None,
-        response_model: None,
-        region: None,
-        occurred_at: None,
+        ..Usage::new(integration_id, call_id(call), "openai".into(), "gpt".into())
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use axum::extract::State;
 use bursar_core::{
-    CostSource, EntryId, IntegrationId, OnboardingState, RecordMode, RecordOutcome, RecordRefusal,
-    TenantId, Usage,
+    CostSource, EntryId, IntegrationId, KeyId, OnboardingState, RecordMode, RecordOutcome,
+    RecordRefusal, TenantId, Usage,
 };
 use bursar_store::CostedOutcome;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -15,9 +15,8 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use crate::api::route::{Routes, Rule};
-use crate::api::telemetry::usage_record::{
-    CheckedRecord, IgnoredFields, UsageRecord, check_record, sent_call_id,
-};
+use crate::api::telemetry::ignored_fields::IgnoredFields;
+use crate::api::telemetry::usage_record::{CheckedRecord, UsageRecord, check_record, sent_call_id};
 use crate::app::App;
 use crate::auth::access::INGEST;
 use crate::auth::authorize::Authorized;
@@ -156,8 +155,8 @@ pub(crate) async fn record_usage(
     protection: RecordsProtection,
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
-    let restricted_to = caller.restricted_to;
-    let read = body.read(move |text| check_record(text, restricted_to));
+    let author = (caller.restricted_to, caller.key_id);
+    let read = body.read(move |text| check_record_of(author, text));
     let CheckedRecord { usage, ignored_fields } = read.await?;
     let call_id = usage.call_id.as_str().to_owned();
     let (mode, records) = (protection.mode(), vec![usage]);
@@ -202,12 +201,11 @@ pub(crate) async fn record_usage_batch(
     protection: RecordsProtection,
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
-    let (tenant_id, restricted_to, mode) =
-        (caller.tenant_id, caller.restricted_to, protection.mode());
+    let (tenant_id, mode) = (caller.tenant_id, protection.mode());
+    let author = (caller.restricted_to, caller.key_id);
     let reading = app.clone();
     // The body is dropped here: records that wait in the queue are not kept twice.
-    let checked =
-        body.read(move |text| check_batch(&reading, (tenant_id, mode), restricted_to, text));
+    let checked = body.read(move |text| check_batch(&reading, (tenant_id, mode), author, text));
     let CheckedBatch { slots, records } = checked.await?;
     let outcomes = match records.len() {
         0 => Vec::new(),
@@ -267,11 +265,21 @@ enum Slot {
     Sent { call_id: String, ignored_fields: IgnoredFields },
 }
 
+/// The integration and the id of the key that writes a record.
+type Author = (Option<IntegrationId>, Option<KeyId>);
+
+/// Reads and checks a record, and notes who wrote it.
+fn check_record_of((restricted_to, key_id): Author, text: &str) -> Result<CheckedRecord, ApiError> {
+    let mut record = check_record(text, restricted_to)?;
+    record.usage.key_id = key_id;
+    Ok(record)
+}
+
 /// Reads and checks the records of a batch, if the queue has room for them.
 fn check_batch(
     app: &App,
     (tenant_id, mode): (TenantId, RecordMode),
-    restricted_to: Option<IntegrationId>,
+    author: Author,
     text: &str,
 ) -> Result<CheckedBatch, ApiError> {
     let Batch { records: Records { kept, too_many } } = parse_envelope(text)?;
@@ -284,7 +292,7 @@ fn check_batch(
     let mut slots = Vec::with_capacity(kept.len());
     let mut records = Vec::with_capacity(kept.len());
     for record in kept {
-        slots.push(match check_record(record.get(), restricted_to) {
+        slots.push(match check_record_of(author, record.get()) {
             Ok(CheckedRecord { usage, ignored_fields }) => {
                 let call_id = usage.call_id.as_str().to_owned();
                 records.push(usage);

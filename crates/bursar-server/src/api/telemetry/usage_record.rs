@@ -6,12 +6,17 @@
 
 use std::fmt;
 
-use bursar_core::{CallId, IntegrationId, Nanos, ParseIdError, PolicyResult, TokenBuckets, Usage};
+use bursar_core::{
+    CallId, IntegrationId, Nanos, ParseIdError, PolicyResult, TokenBuckets, TokenCounts, Usage,
+    UsageStatus,
+};
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::api::telemetry::ignored_fields::IgnoredFields;
+use crate::api::telemetry::tags_and_units::{read_tags, read_units};
 use crate::credentials::raw_key;
 use crate::wire::body::parse;
 use crate::wire::enums;
@@ -23,15 +28,14 @@ use crate::wire::numbers::{read_cents, read_millis, read_tokens, read_usd};
 use crate::wire::scalars;
 use crate::wire::scalars::{
     AmountCents, AmountUsd, FreeObject, Id, Instant, Label, Message, Millis, ModelLabel,
-    ProviderLabel, RegionLabel, ShortLabel, TokenCount,
+    ProviderLabel, RegionLabel, RequestLabel, SentUsageStatus, ShortLabel, TagValues, TierLabel,
+    TokenCount, UnitAmounts,
 };
 use crate::wire::text::refuse_key;
 use crate::wire::timestamps;
 
-/// The most unknown fields of a record that are named.
-const IGNORED_MAX: usize = 20;
-/// The most characters of the name of one.
-const IGNORED_CHARS_MAX: usize = 64;
+/// The longest id of a provider's request, in characters.
+const REQUEST_ID_CHARS_MAX: usize = 256;
 
 /// A usage record.
 ///
@@ -61,6 +65,12 @@ pub(crate) struct UsageRecord<'a> {
     /// The region that served the call.
     #[schema(value_type = Option<RegionLabel>)]
     region: Option<Box<str>>,
+    /// The provider's id of the request. One that cannot be kept is ignored.
+    #[schema(value_type = Option<RequestLabel>)]
+    provider_request_id: Option<Box<str>>,
+    /// The service tier that served the call, in the provider's word.
+    #[schema(value_type = Option<TierLabel>)]
+    service_tier: Option<Box<str>>,
     /// Tokens of the prompt, including those read from and written to a cache. With `error_code` it
     /// may be left out, which means 0.
     #[schema(value_type = Option<TokenCount>)]
@@ -74,9 +84,33 @@ pub(crate) struct UsageRecord<'a> {
     /// The part of `tokens_in` that was written to a cache.
     #[schema(value_type = Option<TokenCount>)]
     tokens_cache_write: Option<&'a RawValue>,
+    /// The part of `tokens_cache_write` that is kept for an hour or longer.
+    #[schema(value_type = Option<TokenCount>)]
+    tokens_cache_write_long: Option<&'a RawValue>,
+    /// The part of `tokens_in` that is audio.
+    #[schema(value_type = Option<TokenCount>)]
+    tokens_audio_in: Option<&'a RawValue>,
+    /// The part of `tokens_in` that is images.
+    #[schema(value_type = Option<TokenCount>)]
+    tokens_image_in: Option<&'a RawValue>,
     /// The part of `tokens_out` that was spent on reasoning.
     #[schema(value_type = Option<TokenCount>)]
     tokens_reasoning: Option<&'a RawValue>,
+    /// The part of `tokens_out` that is audio.
+    #[schema(value_type = Option<TokenCount>)]
+    tokens_audio_out: Option<&'a RawValue>,
+    /// The part of `tokens_out` that is images.
+    #[schema(value_type = Option<TokenCount>)]
+    tokens_image_out: Option<&'a RawValue>,
+    /// How far the token figures can be relied on. Defaults to `final`.
+    #[schema(value_type = Option<SentUsageStatus>)]
+    usage_status: Option<Box<str>>,
+    /// Amounts of what is not tokens.
+    #[schema(value_type = Option<UnitAmounts>)]
+    units: Option<&'a RawValue>,
+    /// Names and values of your own, such as a team, a feature or an end customer.
+    #[schema(value_type = Option<TagValues>)]
+    tags: Option<&'a RawValue>,
     /// The cost of the call in cents. If no cost is sent, the reserved amount counts; without a
     /// reservation the cost is unknown.
     #[schema(value_type = Option<AmountCents>)]
@@ -152,38 +186,15 @@ struct RecordVisitor;
 
 read_fields! {
     integration_id call_id session_id agent_id provider model response_model region
-    tokens_in tokens_out tokens_cache_read tokens_cache_write tokens_reasoning
+    provider_request_id service_tier tokens_in tokens_out tokens_cache_read tokens_cache_write
+    tokens_cache_write_long tokens_audio_in tokens_image_in tokens_reasoning tokens_audio_out
+    tokens_image_out usage_status units tags
     cost_cents cost_usd latency_ms policy_result error_code error_message metadata occurred_at
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for UsageRecord<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(RecordVisitor)
-    }
-}
-
-/// The names of fields that a record has and this server does not know.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IgnoredFields(Vec<String>);
-
-impl IgnoredFields {
-    fn add(&mut self, name: &str) {
-        if self.0.len() == IGNORED_MAX {
-            return;
-        }
-        // A key can stand in the place of a name by mistake.
-        let shown = match raw_key::contains_key(name) {
-            true => raw_key::REDACTED.to_owned(),
-            false => clean_label(name).chars().take(IGNORED_CHARS_MAX).collect(),
-        };
-        if !self.0.contains(&shown) {
-            self.0.push(shown);
-        }
-    }
-
-    /// Up to 20 names, each cut after 64 characters.
-    pub fn into_names(self) -> Vec<String> {
-        self.0
     }
 }
 
@@ -207,29 +218,39 @@ pub fn check_record(
 
 impl UsageRecord<'_> {
     fn check(self, restricted_to: Option<IntegrationId>) -> Result<CheckedRecord, ApiError> {
+        let mut ignored_fields = self.ignored_fields;
         let integration_id = check_integration(self.integration_id.as_deref(), restricted_to)?;
         let call_id = self.call_id.ok_or_else(|| missing("call_id"))?;
         refuse_key("call_id", &call_id)?;
         let error_code = optional_label("error_code", self.error_code)?;
+        let counts = TokenCounts {
+            tokens_in: match self.tokens_in {
+                None if error_code.is_none() => return Err(missing("tokens_in")),
+                sent => tokens("tokens_in", sent)?,
+            },
+            tokens_out: tokens("tokens_out", self.tokens_out)?,
+            cache_read: tokens("tokens_cache_read", self.tokens_cache_read)?,
+            cache_write: tokens("tokens_cache_write", self.tokens_cache_write)?,
+            cache_write_long: tokens("tokens_cache_write_long", self.tokens_cache_write_long)?,
+            audio_in: tokens("tokens_audio_in", self.tokens_audio_in)?,
+            image_in: tokens("tokens_image_in", self.tokens_image_in)?,
+            reasoning: tokens("tokens_reasoning", self.tokens_reasoning)?,
+            audio_out: tokens("tokens_audio_out", self.tokens_audio_out)?,
+            image_out: tokens("tokens_image_out", self.tokens_image_out)?,
+        };
+        let provider = lower_case(label("provider", self.provider)?);
+        let model = label("model", self.model)?;
         let usage = Usage {
-            integration_id,
-            call_id: CallId::new(call_id)?,
             session_id: optional_label("session_id", self.session_id)?,
             agent_id: optional_label("agent_id", self.agent_id)?,
-            provider: lower_case(label("provider", self.provider)?),
-            model: label("model", self.model)?,
             response_model: optional_label("response_model", self.response_model)?,
             region: optional_label("region", self.region)?,
-            tokens: TokenBuckets::new(
-                match self.tokens_in {
-                    None if error_code.is_none() => return Err(missing("tokens_in")),
-                    sent => tokens("tokens_in", sent)?,
-                },
-                tokens("tokens_out", self.tokens_out)?,
-                tokens("tokens_cache_read", self.tokens_cache_read)?,
-                tokens("tokens_cache_write", self.tokens_cache_write)?,
-                tokens("tokens_reasoning", self.tokens_reasoning)?,
-            )?,
+            provider_request_id: request_id(self.provider_request_id, &mut ignored_fields),
+            service_tier: optional_label("service_tier", self.service_tier)?,
+            tokens: TokenBuckets::checked(counts)?,
+            usage_status: check_usage_status(self.usage_status.as_deref())?,
+            units: read_units(self.units, &mut ignored_fields)?,
+            tags: read_tags(self.tags, &mut ignored_fields)?,
             cost: check_cost(self.cost_cents, self.cost_usd)?,
             latency_ms: self.latency_ms.map(|sent| read_millis("latency_ms", sent)).transpose()?,
             policy_result: check_policy(self.policy_result.as_deref())?,
@@ -241,8 +262,9 @@ impl UsageRecord<'_> {
                 .map(|text| timestamps::parse(&text))
                 .transpose()
                 .map_err(|problem| ApiError::field("occurred_at", problem))?,
+            ..Usage::new(integration_id, CallId::new(call_id)?, provider, model)
         };
-        Ok(CheckedRecord { usage: usage.checked()?, ignored_fields: self.ignored_fields })
+        Ok(CheckedRecord { usage: usage.checked()?, ignored_fields })
     }
 }
 
@@ -261,6 +283,16 @@ fn label(field: &str, sent: Option<Box<str>>) -> Result<Box<str>, ApiError> {
 fn optional_label(field: &str, sent: Option<Box<str>>) -> Result<Option<Box<str>>, ApiError> {
     let label = sent.map(|sent| label(field, Some(sent))).transpose()?;
     Ok(label.filter(|label| !label.is_empty()))
+}
+
+/// The provider's id of the request, which is never a reason to refuse a record.
+fn request_id(sent: Option<Box<str>>, ignored: &mut IgnoredFields) -> Option<Box<str>> {
+    let id = sent.map(clean_label).filter(|id| !id.is_empty())?;
+    if id.chars().nth(REQUEST_ID_CHARS_MAX).is_some() || raw_key::contains_key(&id) {
+        ignored.add("provider_request_id");
+        return None;
+    }
+    Some(id)
 }
 
 fn lower_case(provider: Box<str>) -> Box<str> {
@@ -310,6 +342,18 @@ fn check_policy(text: Option<&str>) -> Result<PolicyResult, ApiError> {
         .into_iter()
         .find(|policy| policy.as_str() == text)
         .ok_or_else(|| ApiError::field("policy_result", "must be allowed, warned or blocked"))
+}
+
+/// The status of the token figures; `reported` is an older word for `final`.
+fn check_usage_status(text: Option<&str>) -> Result<UsageStatus, ApiError> {
+    const ALL: [UsageStatus; 4] =
+        [UsageStatus::Final, UsageStatus::Partial, UsageStatus::Estimated, UsageStatus::Missing];
+    match text {
+        None | Some("reported") => Ok(UsageStatus::Final),
+        Some(text) => ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+            ApiError::field("usage_status", "must be final, partial, estimated or missing")
+        }),
+    }
 }
 
 /// The call id of a refused record, if it can be read, so that a client can find the record.

@@ -26,6 +26,33 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("cost_usd", &["\"0.0125\"", "59.699999999999996", "3.5e-9", "null", "1000001", "\"-1\""]),
     ("response_model", &["\"gpt-4o-2024-08-06\"", "\"a\\nb\"", "null", "1"]),
     ("region", &["\"eu-central-1\"", "\" \"", "null"]),
+    ("provider_request_id", &["\"req_1\"", "\"a\\nb\"", "null", "1"]),
+    ("service_tier", &["\"priority\"", "\" \"", "null"]),
+    ("tokens_cache_write_long", &["0", "400", "null", "401"]),
+    ("tokens_audio_in", &["0", "1", "null", "800"]),
+    ("tokens_image_in", &["0", "null", "\"1\""]),
+    ("tokens_audio_out", &["0", "100", "null", "201"]),
+    ("tokens_image_out", &["0", "100", "null"]),
+    ("usage_status", &["\"final\"", "\"reported\"", "\"partial\"", "\"estimated\"", "\"done\""]),
+    (
+        "units",
+        &[
+            "{\"web_search\":2,\"seconds\":\"12.5\"}",
+            "{\"A\":[],\"a\":1,\"a\":2}",
+            "{\"a\":-1}",
+            "[]",
+        ],
+    ),
+    (
+        "tags",
+        &[
+            "{\"team\":\"a\",\"feature\":\" b\\n \"}",
+            "{\"team\":1,\"\":\"a\",\"bursar.x\":\"a\",\"import\":\"a\",\"a\":\"\\\"\\\\\"}",
+            "{\"a\":\"b\",\"a\":\"c\",\"b\":\"\"}",
+            "null",
+            "[]",
+        ],
+    ),
     ("session_id", &["\"session-1\"", "null", "7"]),
     ("agent_id", &["\"agent-1\"", "null"]),
     ("latency_ms", &["412", "null", "1000000001", "812.4", "\"812.5\""]),
@@ -106,8 +133,24 @@ fn check_bounds(usage: &Usage) {
     let tokens = usage.tokens;
     assert!((0..=1_000_000_000).contains(&tokens.tokens_in()));
     assert!((0..=1_000_000_000).contains(&tokens.tokens_out()));
-    assert!(tokens.cache_read() + tokens.cache_write() <= tokens.tokens_in());
-    assert!((0..=tokens.tokens_out()).contains(&tokens.reasoning()));
+    let counts = tokens.counts();
+    let parts = counts.cache_read + counts.cache_write + counts.audio_in + counts.image_in;
+    assert!(parts <= counts.tokens_in && counts.cache_write_long <= counts.cache_write);
+    assert!((0..=counts.tokens_out).contains(&counts.reasoning));
+    assert!(counts.audio_out + counts.image_out <= counts.tokens_out);
+    assert!(usage.tags.iter().len() <= 16 && usage.units.iter().len() <= 16);
+    for (name, value) in usage.tags.iter() {
+        of(name, 64);
+        of(value, 256);
+        assert!(name != "import" && !name.starts_with("bursar."), "{name}");
+        assert!(!contains_key(name) && !contains_key(value));
+    }
+    let of_json =
+        |text: Option<String>| serde_json::from_str::<Value>(&text.unwrap_or("{}".into()));
+    let tags = of_json(usage.tags.json()).expect("JSON");
+    assert!(usage.tags.iter().all(|(name, value)| tags[name] == value));
+    let units = of_json(usage.units.json()).expect("JSON");
+    assert_eq!(units.as_object().map(|units| units.len()), Some(usage.units.iter().len()));
     assert!(usage.cost.is_none_or(|cost| (Nanos::ZERO..=Nanos::RECORD_MAX).contains(&cost)));
     assert!(usage.latency_ms.is_none_or(|latency_ms| (0..=1_000_000_000).contains(&latency_ms)));
     assert!(usage.error_message.iter().all(|message| !contains_key(message)));

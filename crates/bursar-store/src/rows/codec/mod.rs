@@ -2,12 +2,16 @@
 //!
 //! Codes are part of the stored data: they are added, and never changed.
 
+use std::collections::BTreeMap;
+
 use bursar_core::{
     CallId, CallKey, CostBasis, CostSource, Decision, Dimension, EntryKind, FailureCause, Health,
-    IntegrationStatus, Measure, OnboardingState, PolicyResult, Reason, ReasonCode,
-    ReservationState, TenantId, TenantLifecycle, Timestamp, UsageStatus, Verdict,
+    IntegrationStatus, Measure, OnboardingState, PolicyResult, Reason, ReasonCode, RecordSource,
+    ReservationState, Tags, TenantId, TenantLifecycle, Timestamp, UnitAmount, Units, UsageStatus,
+    Verdict,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::error::StoreError;
 use crate::rows::row::DecisionKind;
@@ -68,7 +72,10 @@ codes!(EntryKind, kind_code, kind, { Usage = 1, Correction = 2, });
 codes!(CostSource, cost_source_code, cost_source, {
     Reported = 1, Computed = 2, Held = 3, Unknown = 4,
 });
-codes!(UsageStatus, usage_status_code, usage_status, { Reported = 1, Estimated = 2, Missing = 3, });
+codes!(UsageStatus, usage_status_code, usage_status, {
+    Final = 1, Partial = 2, Estimated = 3, Missing = 4,
+});
+codes!(RecordSource, source_code, source, { Api = 1, Import = 2, Gateway = 3, Otlp = 4, });
 codes!(PolicyResult, policy_code, policy, { Allowed = 1, Warned = 2, Blocked = 3, });
 codes!(DecisionKind, decision_kind_code, decision_kind, { Check = 1, Reservation = 2, });
 codes!(ReservationState, reservation_state_code, reservation_state, {
@@ -81,6 +88,27 @@ codes!(Dimension, dimension_code, dimension, { Rate = 1, Burst = 2, Cost = 3, An
 pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_micros(micros)
         .ok_or_else(|| StoreError::Corrupt(format!("{micros} is not an instant")))
+}
+
+/// Units as they are stored: a JSON object, or nothing.
+pub(crate) fn units(text: Option<&str>) -> Result<Units, StoreError> {
+    let mut units = Units::default();
+    let Some(text) = text else { return Ok(units) };
+    let corrupt = || StoreError::Corrupt("units that were never written".to_owned());
+    let amounts: BTreeMap<&str, &RawValue> = serde_json::from_str(text).map_err(|_| corrupt())?;
+    for (name, amount) in amounts {
+        let amount = UnitAmount::from_text(amount.get()).map_err(|_| corrupt())?;
+        units.add(name, amount).map_err(|_| corrupt())?;
+    }
+    Ok(units)
+}
+
+/// Tags as they are stored: a JSON object, or nothing.
+pub(crate) fn tags(text: Option<&str>) -> Result<Tags, StoreError> {
+    let Some(text) = text else { return Ok(Tags::default()) };
+    let corrupt = |_| StoreError::Corrupt("tags that were never written".to_owned());
+    let pairs: BTreeMap<Box<str>, Box<str>> = serde_json::from_str(text).map_err(corrupt)?;
+    Ok(Tags::stored(pairs.into_iter().collect()))
 }
 
 /// An id from its stored number.

@@ -1,8 +1,9 @@
 //! Records: one entry for each call id, through repetitions, refusals and late records.
 
 use bursar_core::{
-    CostSource, EntryId, EntryKind, IntegrationId, Nanos, PolicyResult, RecordOutcome,
-    RecordRefusal, ReserveOutcome, TenantLifecycle, Timestamp, TokenBuckets, Usage, UsageStatus,
+    CostSource, EntryId, EntryKind, IntegrationId, KeyId, Nanos, PolicyResult, RecordOutcome,
+    RecordRefusal, RecordSource, ReserveOutcome, Tags, TenantLifecycle, Timestamp, TokenBuckets,
+    TokenCounts, UnitAmount, Units, Usage, UsageStatus,
 };
 use bursar_store::UsageRow;
 
@@ -15,6 +16,22 @@ fn accepted(outcome: &RecordOutcome) -> EntryId {
     *entry_id
 }
 
+fn units(amounts: &[(&str, &str)]) -> Units {
+    let mut units = Units::default();
+    for (name, amount) in amounts {
+        units.add(name, UnitAmount::from_text(amount).unwrap()).unwrap();
+    }
+    units
+}
+
+fn tags(pairs: &[(&str, &str)]) -> Tags {
+    let mut tags = Tags::default();
+    for (name, value) in pairs {
+        tags.add(name, value).unwrap();
+    }
+    tags
+}
+
 /// A record with a value in every field.
 fn full(integration_id: IntegrationId, call: &str, occurred_at: Timestamp) -> Usage {
     Usage {
@@ -24,7 +41,26 @@ fn full(integration_id: IntegrationId, call: &str, occurred_at: Timestamp) -> Us
         model: "claude \u{1f9ee} 100%".into(),
         response_model: Some("claude-sonnet-4-20250514".into()),
         region: Some("eu-central-1".into()),
-        tokens: TokenBuckets::new(1_000_000_000, 500, 300, 200, 100).unwrap(),
+        provider_request_id: Some("req_011CSHoEeqs5C35K2UUqR7Fy".into()),
+        service_tier: Some("priority".into()),
+        tokens: TokenBuckets::checked(TokenCounts {
+            tokens_in: 1_000_000_000,
+            tokens_out: 500,
+            cache_read: 300,
+            cache_write: 200,
+            cache_write_long: 150,
+            audio_in: 70,
+            image_in: 80,
+            reasoning: 100,
+            audio_out: 90,
+            image_out: 60,
+        })
+        .unwrap(),
+        usage_status: UsageStatus::Partial,
+        units: units(&[("seconds", "12.5"), ("web_search", "2"), ("pages", "0.000001")]),
+        tags: tags(&[("team", "se\"a\\rch"), ("feature", "größe \u{1f9ee}")]),
+        source: RecordSource::Gateway,
+        key_id: KeyId::from_number(1_763_600_000_000_009),
         cost: Some(Nanos::new(123_456_789)),
         latency_ms: Some(1_234),
         policy_result: PolicyResult::Warned,
@@ -58,12 +94,18 @@ pub(crate) async fn a_record_is_read_back_field_by_field(subject: Subject) {
         model: sent.model.clone().into(),
         response_model: Some("claude-sonnet-4-20250514".to_owned()),
         region: Some("eu-central-1".to_owned()),
+        provider_request_id: Some("req_011CSHoEeqs5C35K2UUqR7Fy".to_owned()),
+        service_tier: Some("priority".to_owned()),
         tokens: sent.tokens,
         cost: Nanos::new(123_456_789),
         cost_source: CostSource::Reported,
         reported_cost: Some(Nanos::new(123_456_789)),
         computed_cost: None,
-        usage_status: UsageStatus::Reported,
+        usage_status: UsageStatus::Partial,
+        units: sent.units.clone(),
+        tags: sent.tags.clone(),
+        source: RecordSource::Gateway,
+        key_id: sent.key_id,
         latency_ms: Some(1_234),
         policy_result: PolicyResult::Warned,
         error_code: Some("overloaded".to_owned()),

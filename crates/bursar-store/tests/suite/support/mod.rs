@@ -17,7 +17,7 @@ use std::task::{Context, Waker};
 
 use bursar_core::{
     CallId, Caps, CostBasis, Day, Estimate, IntegrationId, LimitSettings, NANOS_PER_CENT, Nanos,
-    PolicyResult, ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
+    ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{
     Actor, Changed, Clocks, Control, IntegrationDraft, Ledger, NoopObserver, Observer, Store,
@@ -249,22 +249,9 @@ pub(crate) fn day(year: i32, month: u8, day: u8) -> Timestamp {
 /// A record of 10 + 20 tokens and one cent.
 pub(crate) fn usage(integration_id: IntegrationId, call: &str) -> Usage {
     Usage {
-        integration_id,
-        call_id: call_id(call),
-        session_id: None,
-        agent_id: None,
-        provider: "openai".into(),
-        model: "gpt".into(),
         tokens: TokenBuckets::new(10, 20, 0, 0, 0).unwrap(),
         cost: Some(cents(1)),
-        latency_ms: None,
-        policy_result: PolicyResult::Allowed,
-        error_code: None,
-        error_message: None,
-        metadata: None,
-        response_model: None,
-        region: None,
-        occurred_at: None,
+        ..Usage::new(integration_id, call_id(call), "openai".into(), "gpt".into())
     }
 }
 

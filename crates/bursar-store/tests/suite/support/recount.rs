@@ -112,7 +112,8 @@ const INTEGRATIONS: &str = "select tenant_id, integration_id from integrations";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, kind, call_id, agent_id, \
      provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
      tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code, \
-     occurred_at, created_at, session_id, error_message, metadata, response_model, region \
+     occurred_at, created_at, session_id, error_message, metadata, response_model, region, \
+     provider_request_id, service_tier, units, tags \
      from usage_entries order by entry_id";
 const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
 const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
@@ -175,7 +176,7 @@ fn entry(row: &Cells) -> Entry {
         occurred_at: instant(row, 18),
         created_at: instant(row, 19),
         bytes: 400
-            + [4, 5, 6, 7, 17, 20, 21, 22, 23, 24]
+            + [4, 5, 6, 7, 17, 20, 21, 22, 23, 24, 25, 26, 27, 28]
                 .map(|at| row[at].as_ref().map_or(0, |text| text.len() as i64))
                 .iter()
                 .sum::<i64>(),
