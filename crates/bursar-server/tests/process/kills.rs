@@ -8,7 +8,7 @@ use bursar_testing::process::folder::Folder;
 use bursar_testing::process::server::{Process, Server};
 use bursar_testing::process::tenant::Tenant;
 use bursar_testing::process::writer::{Writer, check_acknowledged};
-use bursar_testing::waiting::scale;
+use bursar_testing::waiting::{scale, within};
 
 const SEED: u64 = 20_261_120;
 const WRITERS: usize = 8;
@@ -19,6 +19,8 @@ const RESTART_MAX: Duration = Duration::from_secs(2);
 /// Records of a batch, which make the WAL long, and the bytes of one checkpoint.
 const BATCH: usize = 500;
 const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+/// Until when the WAL must have grown that long.
+const WAL_WAIT_MAX: Duration = Duration::from_secs(20);
 /// More steps than a writer takes between two kills.
 const STEPS_MAX: usize = 20_000;
 
@@ -37,7 +39,10 @@ fn acknowledged_records_are_stored_once_after_a_kill() {
     for kill in 0..kills {
         // Every third server is killed right after its start.
         let millis = if kill % 3 == 2 { chance.below(20) } else { 50 + chance.below(600) };
-        write_until_killed(server, &tenant, &mut writers, Duration::from_millis(millis));
+        write_until_killed(server, &tenant, &mut writers, || {
+            // The sleep only chooses the moment of the kill.
+            std::thread::sleep(Duration::from_millis(millis));
+        });
         if kill % 3 == 0 {
             kill_while_starting(&folder, Duration::from_millis(chance.below(40)));
         }
@@ -82,10 +87,15 @@ fn acknowledged_records_survive_a_kill_during_a_checkpoint() {
     let (mut wal_max, mut restarts) = (0, Vec::new());
 
     for _ in 0..scale(2, 15) {
-        let millis = 300 + chance.below(1_200);
-        write_until_killed(server, &tenant, &mut writers, Duration::from_millis(millis));
-        let wal = std::fs::metadata(folder.file("bursar.db-wal")).expect("the WAL").len();
-        wal_max = wal.max(wal_max);
+        let wal_bytes =
+            || std::fs::metadata(folder.file("bursar.db-wal")).map_or(0, |wal| wal.len());
+        let millis = chance.below(1_200);
+        write_until_killed(server, &tenant, &mut writers, || {
+            within(WAL_WAIT_MAX, || (wal_bytes() >= CHECKPOINT_BYTES).then_some(()));
+            // The sleep only chooses the moment of the kill.
+            std::thread::sleep(Duration::from_millis(millis));
+        });
+        wal_max = wal_bytes().max(wal_max);
         server = Server::start(&folder);
         restarts.push(server.ready_after);
         check_acknowledged(&writers, &Books::read(&server, &tenant));
@@ -116,7 +126,12 @@ fn a_server_killed_during_its_first_start_starts_afterwards() {
 }
 
 /// Runs the writers, kills the server, and waits until all writers noticed.
-fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], after: Duration) {
+fn write_until_killed(
+    server: Server,
+    tenant: &Tenant,
+    writers: &mut [Writer],
+    wait: impl FnOnce(),
+) {
     std::thread::scope(|scope| {
         for writer in writers {
             let mut http = tenant.client(&server);
@@ -125,8 +140,7 @@ fn write_until_killed(server: Server, tenant: &Tenant, writers: &mut [Writer], a
                 assert!(lost.is_some(), "a writer finished before the kill");
             });
         }
-        // The sleep only chooses the moment of the kill.
-        std::thread::sleep(after);
+        wait();
         server.kill();
     });
 }

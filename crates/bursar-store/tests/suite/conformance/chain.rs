@@ -141,7 +141,7 @@ pub(crate) async fn a_forged_head_is_found(subject: Subject) {
     for (tampered, expected) in [
         ("update audit_heads set seal = hash where tenant_id = {t}", "not sealed"),
         ("update audit_heads set sequence = 7 where tenant_id = {t}", "row 7 is missing"),
-        ("update audit_heads set sequence = 5 where tenant_id = {t}", "stands at row 5"),
+        ("update audit_heads set sequence = 5 where tenant_id = {t}", "is at row 5"),
         (
             "update audit_heads set sequence = 6, hash = (select hash from audit \
              where tenant_id = {t} and sequence = 5) where tenant_id = {t}",
