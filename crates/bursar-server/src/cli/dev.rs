@@ -138,11 +138,11 @@ impl DevSetup {
         let text = format!(
             r#"
 Bursar runs on {url} and keeps its data in {folder}.
-Stop it with Ctrl-C. To begin anew, delete the folder.
+Stop it with Ctrl-C. To start over, delete the folder.
 
   operator token    {operator_token}
   tenant            {tenant_id}
-  integration       {integration_id} (enabled, a budget of $100 a month)
+  integration       {integration_id} (enabled, with a budget of $100 a month)
   API key           {api_key}
   integration key   {integration_key}
 
@@ -152,15 +152,15 @@ export BURSAR={url}/api/v1
 export KEY='{api_key}'
 export INTEGRATION={integration_id}
 
-# May a call go on that is expected to cost 2 cents? Hold the money.
+# Reserve 2 cents. 201: make the call. 200: the call is refused, and the response says why.
 curl -sS $BURSAR/enforcement/reservations -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
   -d '{{"integration_id":"'$INTEGRATION'","call_id":"call-1","estimated_cost_cents":2,"estimated_tokens":1500}}'
 
-# It took place: record what it took, which settles what was held.
+# Record what the call used. The actual cost replaces the hold.
 curl -sS $BURSAR/telemetry/llm-usage -H "Authorization: Bearer $KEY" -H 'Content-Type: application/json' \
   -d '{{"integration_id":"'$INTEGRATION'","call_id":"call-1","provider":"openai","model":"gpt-4o","tokens_in":1200,"tokens_out":240,"cost_cents":0.54,"latency_ms":830}}'
 
-# What is used of the limits, and what was spent.
+# See what is used and what was spent.
 curl -sS $BURSAR/integrations/$INTEGRATION/limits -H "Authorization: Bearer $KEY"
 curl -sS $BURSAR/telemetry/usage-summary -H "Authorization: Bearer $KEY"
 "#,

@@ -258,7 +258,7 @@ fn field_error(path: &str, words: &str) -> ApiError {
         Some("a sequence") => "must be a list".to_owned(),
         Some(what) if what.starts_with("struct ") => "must be an object".to_owned(),
         Some(what) => format!("must be {what}"),
-        None => "has a wrong value".to_owned(),
+        None => "has an invalid value".to_owned(),
     };
     if path.is_empty() || path == "." {
         return ApiError::new(ErrorCode::InvalidField, format!("The body {problem}."));

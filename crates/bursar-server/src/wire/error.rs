@@ -78,7 +78,8 @@ impl ApiError {
 
     /// The error for a body of more than `bytes_max` bytes.
     pub(crate) fn too_large(bytes_max: usize) -> Self {
-        let message = format!("The body may have at most {} KiB.", bytes_max / 1024);
+        let kib_max = bytes_max / 1024;
+        let message = format!("The body is larger than {kib_max} KiB, the maximum of this route.");
         Self::new(ErrorCode::BodyTooLarge, message)
     }
 
@@ -239,7 +240,7 @@ impl From<ControlRefusal> for ApiError {
             }
             ControlRefusal::IntegrationNotFound => Self::of(ErrorCode::IntegrationNotFound),
             ControlRefusal::NameTaken => Self::of(ErrorCode::NameTaken)
-                .on("name", "is taken by another integration of this tenant"),
+                .on("name", "is already used by another integration of the tenant"),
             ControlRefusal::KeyNotFound => Self::of(ErrorCode::KeyNotFound),
             ControlRefusal::KeyEnded | ControlRefusal::KeyReplaced => {
                 Self::new(ErrorCode::InvalidState, format!("Not possible: {refusal}."))
