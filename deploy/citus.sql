@@ -30,6 +30,8 @@ alter policy of_tenant on keys
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on calls
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on reservations
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on usage_entries
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on counters
@@ -62,6 +64,7 @@ alter policy of_tenant on protection_overrides
 alter table integrations no force row level security;
 alter table keys no force row level security;
 alter table calls no force row level security;
+alter table reservations no force row level security;
 alter table usage_entries no force row level security;
 alter table counters no force row level security;
 alter table open_reservations no force row level security;
@@ -80,6 +83,7 @@ alter table protection_overrides no force row level security;
 select create_distributed_table('integrations', 'tenant_id');
 select create_distributed_table('keys', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('calls', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('reservations', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('usage_entries', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('counters', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('open_reservations', 'tenant_id', colocate_with => 'integrations');

@@ -107,29 +107,36 @@ create table keys (
 -- The keys of a tenant itself or of one integration, as they are listed and counted.
 create index keys_by_owner on keys (tenant_id, integration_id, key_id);
 
--- One row for every call id that was reserved or recorded: the dedupe key, the entry it became,
--- and its reservation with whatever became of it. Never moved with the months of the entries.
+-- One row for every call id that was reserved or recorded: the dedupe key, and the entry it became.
+-- Never moved with the months of the entries.
 create table calls (
     tenant_id bigint not null,
     call_key uuid not null,
     entry_id bigint,
-    call_id text,
-    integration_id bigint,
-    estimated_cost_nanos bigint,
-    estimated_tokens bigint,
-    model text,
-    ttl_seconds bigint,
-    decision text,
-    reserved_at bigint,
-    expires_at bigint,
-    reservation_state smallint,
+    primary key (tenant_id, call_key)
+) with (fillfactor = 90);
+
+-- The reservation of a call id, if it was ever reserved, with whatever became of it.
+create table reservations (
+    tenant_id bigint not null,
+    call_key uuid not null,
+    integration_id bigint not null,
+    estimated_cost_nanos bigint not null,
+    estimated_tokens bigint not null,
+    ttl_seconds bigint not null,
+    reserved_at bigint not null,
+    expires_at bigint not null,
     ended_at bigint,
+    state smallint not null,
+    call_id text not null,
+    model text,
+    decision text,
     primary key (tenant_id, call_key)
 ) with (fillfactor = 90);
 
 -- The open reservations of an account, by expiry, and those of a tenant.
-create index calls_open on calls (tenant_id, integration_id, expires_at) where reservation_state = 1;
-create index calls_due on calls (tenant_id, expires_at) where reservation_state = 1;
+create index reservations_open on reservations (tenant_id, integration_id, expires_at) where state = 1;
+create index reservations_due on reservations (tenant_id, expires_at) where state = 1;
 
 -- The ledger. Rows are only ever added.
 create table usage_entries (
@@ -392,7 +399,8 @@ create table audit_heads (
 -- 200 of a table that is as large as it is.
 alter table integrations alter column tenant_id set statistics 0;
 alter table keys alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
-alter table calls alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
+alter table calls alter column tenant_id set statistics 0;
+alter table reservations alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table usage_entries alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table counters alter column tenant_id set statistics 0, alter column scope_id set statistics 0;
 alter table open_reservations alter column tenant_id set statistics 0;
@@ -419,6 +427,10 @@ create policy of_tenant on keys
 alter table calls enable row level security;
 alter table calls force row level security;
 create policy of_tenant on calls
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table reservations enable row level security;
+alter table reservations force row level security;
+create policy of_tenant on reservations
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
 alter table usage_entries enable row level security;
 alter table usage_entries force row level security;

@@ -92,30 +92,37 @@ create table keys (
 -- The keys of a tenant itself or of one integration, as they are listed and counted.
 create index keys_by_owner on keys (tenant_id, integration_id, key_id);
 
--- One row for every call id that was reserved or recorded: the dedupe key, the entry it became,
--- and its reservation with whatever became of it. Never moved with the months of the entries.
+-- One row for every call id that was reserved or recorded: the dedupe key, and the entry it became.
+-- Never moved with the months of the entries.
 create table calls (
     tenant_id integer not null,
     call_key blob not null,
     entry_id integer,
-    call_id text,
-    integration_id integer,
-    estimated_cost_nanos integer,
-    estimated_tokens integer,
+    primary key (tenant_id, call_key)
+) without rowid;
+
+-- The reservation of a call id, if it was ever reserved, with whatever became of it.
+create table reservations (
+    tenant_id integer not null,
+    call_key blob not null,
+    call_id text not null,
+    integration_id integer not null,
+    estimated_cost_nanos integer not null,
+    estimated_tokens integer not null,
     model text,
-    ttl_seconds integer,
+    ttl_seconds integer not null,
     decision text,
-    reserved_at integer,
-    expires_at integer,
-    reservation_state integer,
+    reserved_at integer not null,
+    expires_at integer not null,
+    state integer not null,
     ended_at integer,
     primary key (tenant_id, call_key)
 ) without rowid;
 
 -- The open reservations of an account with what memory keeps of them, and those of all that are due.
-create index calls_open on calls (tenant_id, integration_id, expires_at, reserved_at,
-    estimated_cost_nanos, estimated_tokens) where reservation_state = 1;
-create index calls_due on calls (expires_at) where reservation_state = 1;
+create index reservations_open on reservations (tenant_id, integration_id, expires_at, reserved_at,
+    estimated_cost_nanos, estimated_tokens) where state = 1;
+create index reservations_due on reservations (expires_at) where state = 1;
 
 -- The ledger. Rows are only ever added.
 create table usage_entries (

@@ -38,32 +38,32 @@ const SELECT_RATE: &str = "select second, calls from rate_slots \
 /// The computed instant is a subquery. Row level security evaluates its policy before other
 /// expressions, so with a plain expression the database would read all holds of the tenant.
 const SUM_DUE: &str = "select reserved_at / 86400000000, sum(estimated_cost_nanos)::bigint, \
-     sum(estimated_tokens)::bigint, count(*) from calls \
-     where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+     sum(estimated_tokens)::bigint, count(*) from reservations \
+     where tenant_id = $1 and integration_id = $2 and state = 1 \
      and expires_at <= (select greatest($3, (select max(last_at) from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $4 \
      and last_at <= $5))) group by reserved_at / 86400000000";
 /// The sum of due holds that were made in a month.
 const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0)::bigint, \
-     coalesce(sum(estimated_tokens), 0)::bigint, count(*) from calls \
-     where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+     coalesce(sum(estimated_tokens), 0)::bigint, count(*) from reservations \
+     where tenant_id = $1 and integration_id = $2 and state = 1 \
      and expires_at <= (select greatest($3, (select max(last_at) from counters \
      where tenant_id = $1 and scope_kind = 1 and scope_id = $2 and month >= $6 \
      and last_at <= $7))) and reserved_at >= $4 and reserved_at < $5";
-const COUNT_OPEN: &str = "select count(*) from calls \
-     where tenant_id = $1 and reservation_state = 1 \
+const COUNT_OPEN: &str = "select count(*) from reservations \
+     where tenant_id = $1 and state = 1 \
      and expires_at > $2";
 const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
-     model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, ended_at \
-     from calls where tenant_id = $1 and reservation_state = 1 \
+     model, ttl_seconds, decision, reserved_at, expires_at, state, ended_at \
+     from reservations where tenant_id = $1 and state = 1 \
      and expires_at > $2 \
      order by expires_at, call_key limit $3 offset $4";
-const COUNT_OPEN_OF: &str = "select count(*) from calls \
-     where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+const COUNT_OPEN_OF: &str = "select count(*) from reservations \
+     where tenant_id = $1 and integration_id = $2 and state = 1 \
      and expires_at > $3";
 const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
-     ended_at from calls where tenant_id = $1 and integration_id = $2 and reservation_state = 1 \
+     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, \
+     ended_at from reservations where tenant_id = $1 and integration_id = $2 and state = 1 \
      and expires_at > $3 \
      order by expires_at, call_key limit $4 offset $5";
 

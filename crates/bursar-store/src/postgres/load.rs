@@ -33,7 +33,7 @@ const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
 // statistics about the tenant, the planner may choose to read all rows of the tenant.
 const RESERVED_FOR: &str = "select distinct c.integration_id \
      from unnest($2::uuid[]) as wanted (call_key) \
-     cross join lateral (select integration_id from calls \
+     cross join lateral (select integration_id from reservations \
      where tenant_id = $1 and call_key = wanted.call_key limit 1) c \
      where c.integration_id is not null";
 const LOCK: &str = "select tenant_id, integration_id, name, provider_type, credential_ref, config, \
@@ -64,8 +64,8 @@ const SUM_DUE: &str = "select c.integration_id, c.day, c.cost_nanos, c.tokens, c
      from unnest($2::bigint[]) as wanted (integration_id) \
      cross join lateral (select integration_id, reserved_at / 86400000000 as day, \
      sum(estimated_cost_nanos)::bigint as cost_nanos, sum(estimated_tokens)::bigint as tokens, \
-     count(*) as calls from calls where tenant_id = $1 \
-     and integration_id = wanted.integration_id and reservation_state = 1 and expires_at <= $3 \
+     count(*) as calls from reservations where tenant_id = $1 \
+     and integration_id = wanted.integration_id and state = 1 and expires_at <= $3 \
      group by integration_id, reserved_at / 86400000000) c";
 const SUM_OPEN: &str = "select c.scope_id, c.calls from unnest($2::bigint[]) as wanted (scope_id) \
      cross join lateral (select wanted.scope_id as scope_id, \
@@ -78,29 +78,30 @@ const SUM_OPEN: &str = "select c.scope_id, c.calls from unnest($2::bigint[]) as 
 const SELECT_HOLDS: &str = "select c.call_key, c.estimated_cost_nanos, c.estimated_tokens, \
      c.reserved_at, c.expires_at, c.integration_id from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, integration_id, reservation_state from calls where tenant_id = $1 \
+     expires_at, integration_id, state from reservations where tenant_id = $1 \
      and call_key = wanted.call_key limit 1) c \
-     where c.reservation_state = 1 and c.expires_at <= $3";
+     where c.state = 1 and c.expires_at <= $3";
 const SELECT_RESERVATIONS: &str = "select reservations from open_reservations where tenant_id = $1";
 const LOCK_RESERVATIONS: &str = "insert into open_reservations (tenant_id, reservations) \
      values ($1, 0) on conflict (tenant_id) \
      do update set reservations = open_reservations.reservations returning reservations";
 /// Counts due reservations up to a limit.
-const COUNT_DUE: &str = "select count(*) from (select 1 from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= $2 limit $3) c";
+const COUNT_DUE: &str = "select count(*) from (select 1 from reservations where tenant_id = $1 \
+     and state = 1 and expires_at <= $2 limit $3) c";
 const SUM_BYTES: &str = "select coalesce(sum(bytes), 0)::bigint from stored_bytes \
      where tenant_id = $1 and day = $2";
-const SELECT_CALLS: &str = "select c.call_key, c.entry_id, c.call_id, c.integration_id, \
-     c.estimated_cost_nanos, c.estimated_tokens, c.model, c.ttl_seconds, c.decision, \
-     c.reserved_at, c.expires_at, c.reservation_state, c.ended_at, e.call_id, e.integration_id, \
+const SELECT_CALLS: &str = "select c.call_key, c.entry_id, r.call_id, r.integration_id, \
+     r.estimated_cost_nanos, r.estimated_tokens, r.model, r.ttl_seconds, r.decision, \
+     r.reserved_at, r.expires_at, r.state, r.ended_at, e.call_id, e.integration_id, \
      e.session_id, e.agent_id, e.provider, e.model, e.tokens_in, e.tokens_out, \
      e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, e.cost_source, \
      e.entry_id \
      from unnest($2::uuid[]) as wanted (call_key) \
-     cross join lateral (select call_key, entry_id, call_id, integration_id, \
-     estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, reserved_at, \
-     expires_at, reservation_state, ended_at from calls \
+     cross join lateral (select call_key, entry_id from calls \
      where tenant_id = $1 and call_key = wanted.call_key limit 1) c \
+     left join lateral (select call_id, integration_id, estimated_cost_nanos, \
+     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, ended_at \
+     from reservations where tenant_id = $1 and call_key = wanted.call_key limit 1) r on true \
      left join lateral (select call_id, integration_id, session_id, agent_id, provider, model, \
      tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
      cost_source, entry_id \

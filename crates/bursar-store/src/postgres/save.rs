@@ -24,28 +24,20 @@ const INSERT_ENTRIES: &str = concat!(
     entry_columns!(entry_arrays),
     ")"
 );
+const SAVE_RESERVATIONS: &str = "insert into reservations (tenant_id, call_key, call_id, \
+     integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
+     reserved_at, expires_at, state, ended_at) \
+     values ($1, unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), \
+     unnest($8), unnest($9), unnest($10), unnest($11), unnest($12::smallint[]), unnest($13)) \
+     on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
+     ttl_seconds = excluded.ttl_seconds, state = excluded.state, ended_at = excluded.ended_at";
 // The calls exist already, so each row is a conflict and an update by key. With an `update ... from`
 // and without statistics about the tenant, the planner may choose to read all calls of the tenant.
-const UPDATE_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id, call_id, \
-     integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
-     reserved_at, expires_at, reservation_state, ended_at) \
-     values ($1, unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), \
-     unnest($8), unnest($9), unnest($10), unnest($11), unnest($12), unnest($13::smallint[]), \
-     unnest($14)) \
-     on conflict (tenant_id, call_key) do update set entry_id = excluded.entry_id, \
-     call_id = excluded.call_id, integration_id = excluded.integration_id, \
-     estimated_cost_nanos = excluded.estimated_cost_nanos, \
-     estimated_tokens = excluded.estimated_tokens, model = excluded.model, \
-     ttl_seconds = excluded.ttl_seconds, decision = excluded.decision, \
-     reserved_at = excluded.reserved_at, expires_at = excluded.expires_at, \
-     reservation_state = excluded.reservation_state, ended_at = excluded.ended_at";
 const UPDATE_ENTRIES_OF_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id) \
      values ($1, unnest($2), unnest($3)) \
      on conflict (tenant_id, call_key) do update set entry_id = excluded.entry_id";
-const EXPIRE_CALLS: &str = "insert into calls (tenant_id, call_key) \
-     values ($1, unnest($2)) \
-     on conflict (tenant_id, call_key) do update set reservation_state = 4, \
-     ended_at = calls.expires_at";
+const EXPIRE: &str = "update reservations set state = 4, ended_at = expires_at \
+     where tenant_id = $1 and call_key = any($2)";
 const DELETE_CLAIMS: &str = "delete from calls where tenant_id = $1 and call_key = any($2)";
 const UPSERT_COUNTERS: &str = "insert into counters (tenant_id, scope_kind, scope_id, month, \
      used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at) \
@@ -149,62 +141,60 @@ fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
     Bulk { sql: INSERT_ENTRIES, rows: entries.len(), columns }
 }
 
-/// The changes of calls: removed claims, calls with only an entry, and calls with a reservation.
+/// The changes of calls: removed claims, new entries, and reservations.
 fn calls<'b>(writer: &PostgresWriter, book: &'b Book<'_>) -> [Bulk<'b>; 3] {
-    let (mut void, mut recorded, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut void, mut entries, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
     for (&(_, key), call) in book.calls() {
-        let entry_id = book.entry_id(call);
-        match writer.claims.get(&key) {
-            Some(_) if call.is_void() => void.push(Key(key)),
-            Some(claimed) if call.reservation.is_none() && entry_id == *claimed => {}
-            None if !call.is_changed() => {}
-            Some(_) | None => match &call.reservation {
-                Some(reservation) => reserved.push((Key(key), entry_id, reservation)),
-                None => recorded.push((Key(key), entry_id)),
-            },
+        let claimed = writer.claims.get(&key).copied();
+        if claimed.is_none() && !call.is_changed() {
+            continue;
         }
+        let entry_id = book.entry_id(call);
+        if claimed.is_some() && call.is_void() {
+            void.push(Key(key));
+        } else if entry_id != claimed.flatten() {
+            entries.push((Key(key), entry_id));
+        }
+        reserved.extend(call.reservation.as_ref().map(|reservation| (Key(key), reservation)));
     }
     let number = |entry_id: &Option<EntryId>| entry_id.map(EntryId::number);
     [
         Bulk { sql: DELETE_CLAIMS, rows: void.len(), columns: vec![Column::Keys(void)] },
         Bulk {
             sql: UPDATE_ENTRIES_OF_CALLS,
-            rows: recorded.len(),
+            rows: entries.len(),
             columns: vec![
-                Column::Keys(recorded.iter().map(|(key, _)| *key).collect()),
-                Column::OptNumbers(recorded.iter().map(|(_, entry)| number(entry)).collect()),
+                Column::Keys(entries.iter().map(|(key, _)| *key).collect()),
+                Column::OptNumbers(entries.iter().map(|(_, entry)| number(entry)).collect()),
             ],
         },
         reservations(&reserved),
     ]
 }
 
-fn reservations<'b>(reserved: &[(Key, Option<EntryId>, &'b Reservation)]) -> Bulk<'b> {
+fn reservations<'b>(reserved: &[(Key, &'b Reservation)]) -> Bulk<'b> {
     let number = |of: fn(&Reservation) -> i64| {
-        Column::Numbers(reserved.iter().map(|(.., held)| of(held)).collect())
+        Column::Numbers(reserved.iter().map(|(_, held)| of(held)).collect())
     };
     let columns = vec![
-        Column::Keys(reserved.iter().map(|(key, ..)| *key).collect()),
-        Column::OptNumbers(
-            reserved.iter().map(|(_, entry, _)| entry.map(EntryId::number)).collect(),
-        ),
-        Column::Texts(reserved.iter().map(|(.., held)| held.request.call_id.as_str()).collect()),
+        Column::Keys(reserved.iter().map(|(key, _)| *key).collect()),
+        Column::Texts(reserved.iter().map(|(_, held)| held.request.call_id.as_str()).collect()),
         number(|held| held.request.integration_id.number()),
         number(|held| held.request.estimate.cost.get()),
         number(|held| held.request.estimate.tokens),
-        Column::OptTexts(reserved.iter().map(|(.., held)| held.request.model.as_deref()).collect()),
+        Column::OptTexts(reserved.iter().map(|(_, held)| held.request.model.as_deref()).collect()),
         number(|held| held.request.ttl_seconds.into()),
         Column::OwnTexts(
-            reserved.iter().map(|(.., held)| codec::decision_text(&held.decision)).collect(),
+            reserved.iter().map(|(_, held)| codec::decision_text(&held.decision)).collect(),
         ),
         number(|held| held.created_at.micros()),
         number(|held| held.expires_at.micros()),
         number(|held| codec::reservation_state_code(held.state)),
         Column::OptNumbers(
-            reserved.iter().map(|(.., held)| held.ended_at.map(Timestamp::micros)).collect(),
+            reserved.iter().map(|(_, held)| held.ended_at.map(Timestamp::micros)).collect(),
         ),
     ];
-    Bulk { sql: UPDATE_CALLS, rows: reserved.len(), columns }
+    Bulk { sql: SAVE_RESERVATIONS, rows: reserved.len(), columns }
 }
 
 /// The expired reservations that no command of the group names.
@@ -212,7 +202,7 @@ fn expired(book: &Book<'_>) -> Bulk<'static> {
     let is_unnamed = |hold: &&Hold| !book.calls().contains_key(&(hold.tenant_id, hold.call));
     let keys: Vec<Key> =
         book.expired().iter().filter(is_unnamed).map(|hold| Key(hold.call)).collect();
-    Bulk { sql: EXPIRE_CALLS, rows: keys.len(), columns: vec![Column::Keys(keys)] }
+    Bulk { sql: EXPIRE, rows: keys.len(), columns: vec![Column::Keys(keys)] }
 }
 
 /// The changed months and rates of the accounts.
@@ -273,6 +263,6 @@ mod tests {
     #[test]
     fn the_statement_sets_the_code_of_expired_reservations() {
         let expired = codec::reservation_state_code(bursar_core::ReservationState::Expired);
-        assert!(EXPIRE_CALLS.contains(&format!("reservation_state = {expired},")));
+        assert!(EXPIRE.contains(&format!("state = {expired},")));
     }
 }

@@ -31,6 +31,7 @@ const GRANTS: &[(&str, &str)] = &[
     ("select, insert, update", "rate_slots, rollups, rollup_label_counts, leases"),
     ("select, insert", "rollup_labels"),
     ("select, insert, update, delete", "calls, decisions, signals"),
+    ("select, insert, update", "reservations"),
     ("select, insert, update", "protection_overrides"),
     ("select, update", "clock, id_numbers"),
     ("insert, truncate", "write_probe"),

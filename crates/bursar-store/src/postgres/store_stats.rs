@@ -34,15 +34,15 @@ const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit
      from counters c join integrations i \
      on i.tenant_id = c.tenant_id and i.integration_id = c.scope_id \
      cross join lateral (select coalesce(sum(estimated_cost_nanos), 0)::bigint as cost_nanos, \
-     coalesce(sum(estimated_tokens), 0)::bigint as tokens, count(*) as calls from calls \
-     where tenant_id = $1 and integration_id = c.scope_id and reservation_state = 1 \
+     coalesce(sum(estimated_tokens), 0)::bigint as tokens, count(*) as calls from reservations \
+     where tenant_id = $1 and integration_id = c.scope_id and state = 1 \
      and expires_at <= $3 and reserved_at >= $4 and reserved_at < $5 and c.held_calls > 0) d \
      where c.tenant_id = $1 and c.scope_kind = 1 and c.month = $2 \
      and c.scope_id = any (array (select integration_id from integrations \
      where tenant_id = $1 and deleted_at is null \
      and (budget_limit_cents > 0 or token_limit_month > 0)))";
-const COUNT_OPEN: &str = "select count(*) from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at > $2";
+const COUNT_OPEN: &str = "select count(*) from reservations where tenant_id = $1 \
+     and state = 1 and expires_at > $2";
 const DATA_BYTES: &str = "select pg_database_size(current_database())";
 
 /// The states of the scans of all tenants.

@@ -39,11 +39,11 @@ const LEASE: &str = "insert into leases (name, holder, until_at) values ('sweep'
      or leases.until_at > $2::bigint + $3::bigint + $4::bigint returning name";
 const NEXT_TENANTS: &str =
     "select tenant_id from tenants where tenant_id > $1 order by tenant_id limit $2";
-const IS_DUE: &str = "select 1 from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= $2 limit 1";
+const IS_DUE: &str = "select 1 from reservations where tenant_id = $1 \
+     and state = 1 and expires_at <= $2 limit 1";
 const DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, integration_id from calls where tenant_id = $1 \
-     and reservation_state = 1 and expires_at <= $2 order by expires_at limit $3";
+     expires_at, integration_id from reservations where tenant_id = $1 \
+     and state = 1 and expires_at <= $2 order by expires_at limit $3";
 
 /// The sweep of a node, shared by its writers.
 pub(super) struct Sweep {

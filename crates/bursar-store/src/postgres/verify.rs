@@ -44,7 +44,7 @@ const ENTRIES_OF_CALLS: &str = "select c.call_key, c.entry_id from unnest($2::uu
 const CALLS_WITH_ENTRY: &str =
     "select count(*) from calls where tenant_id = $1 and entry_id is not null";
 const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
-     reserved_at from calls where tenant_id = $1 and reservation_state = 1";
+     reserved_at from reservations where tenant_id = $1 and state = 1";
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters \
      where tenant_id = $1 and scope_kind = 1";

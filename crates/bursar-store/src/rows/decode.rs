@@ -56,7 +56,7 @@ pub(crate) fn call(
 }
 
 /// `call_id, integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision,
-/// reserved_at, expires_at, reservation_state, ended_at`; `None` for a call without a reservation.
+/// reserved_at, expires_at, state, ended_at`; `None` for a call without a reservation.
 pub(crate) fn reservation(
     row: &impl Columns,
     at: usize,

@@ -12,25 +12,25 @@ use async_trait::async_trait;
 use bursar_core::{Counter, IntegrationId, Month, TenantId, Timestamp};
 use rusqlite::{Row, named_params};
 
-const COUNT_OPEN: &str = "select count(*) from calls indexed by calls_open \
-     where tenant_id = :tenant and reservation_state = 1 and expires_at > :now";
+const COUNT_OPEN: &str = "select count(*) from reservations indexed by reservations_open \
+     where tenant_id = :tenant and state = 1 and expires_at > :now";
 /// Sorts keys only, because sorting whole rows would read all rows up to the end of the page.
 const LIST_OPEN: &str = "select c.call_id, c.integration_id, c.estimated_cost_nanos, \
      c.estimated_tokens, c.model, c.ttl_seconds, c.decision, c.reserved_at, c.expires_at, \
-     c.reservation_state, c.ended_at from (select call_key, expires_at \
-     from calls indexed by calls_open \
-     where tenant_id = :tenant and reservation_state = 1 and expires_at > :now \
-     order by expires_at, call_key limit :limit offset :offset) page cross join calls c \
+     c.state, c.ended_at from (select call_key, expires_at \
+     from reservations indexed by reservations_open \
+     where tenant_id = :tenant and state = 1 and expires_at > :now \
+     order by expires_at, call_key limit :limit offset :offset) page cross join reservations c \
      on c.tenant_id = :tenant and c.call_key = page.call_key \
      order by page.expires_at, page.call_key";
-const COUNT_OPEN_OF: &str = "select count(*) from calls indexed by calls_open \
+const COUNT_OPEN_OF: &str = "select count(*) from reservations indexed by reservations_open \
      where tenant_id = :tenant and integration_id = :integration \
-     and reservation_state = 1 and expires_at > :now";
+     and state = 1 and expires_at > :now";
 const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
-     ended_at from calls indexed by calls_open \
+     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, \
+     ended_at from reservations indexed by reservations_open \
      where tenant_id = :tenant and integration_id = :integration \
-     and reservation_state = 1 and expires_at > :now \
+     and state = 1 and expires_at > :now \
      order by expires_at, call_key limit :limit offset :offset";
 
 #[async_trait]

@@ -25,9 +25,11 @@ use crate::write::writer_connection::{Claim, LoadRequest};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";
-const SELECT_CALL: &str = "select entry_id, call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, reservation_state, \
-     ended_at from calls where tenant_id = ?1 and call_key = ?2";
+const SELECT_CALL: &str = "select c.entry_id, r.call_id, r.integration_id, \
+     r.estimated_cost_nanos, r.estimated_tokens, r.model, r.ttl_seconds, r.decision, \
+     r.reserved_at, r.expires_at, r.state, r.ended_at from calls c left join reservations r \
+     on r.tenant_id = c.tenant_id and r.call_key = c.call_key \
+     where c.tenant_id = ?1 and c.call_key = ?2";
 const SELECT_RECORDED: &str = "select call_id, integration_id, session_id, agent_id, provider, \
      model, tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
      cost_source from usage_entries where entry_id = ?1 and tenant_id = ?2";
@@ -37,21 +39,21 @@ const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, h
 const SELECT_RATE: &str = "select second, calls from rate_slots \
      where tenant_id = ?1 and scope_kind = ?2 and scope_id = ?3";
 const SELECT_OPEN: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at from calls \
-     where tenant_id = ?1 and integration_id = ?2 and reservation_state = 1";
+     expires_at from reservations \
+     where tenant_id = ?1 and integration_id = ?2 and state = 1";
 const SELECT_DUE_OF: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at from calls where tenant_id = ?1 and integration_id = ?2 \
-     and reservation_state = 1 and expires_at <= ?3";
+     expires_at from reservations where tenant_id = ?1 and integration_id = ?2 \
+     and state = 1 and expires_at <= ?3";
 /// The sum of due holds that were made in a month.
 const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0), \
-     coalesce(sum(estimated_tokens), 0), count(*) from calls indexed by calls_open \
-     where tenant_id = ?1 and integration_id = ?2 and reservation_state = 1 and expires_at <= ?3 \
+     coalesce(sum(estimated_tokens), 0), count(*) from reservations indexed by reservations_open \
+     where tenant_id = ?1 and integration_id = ?2 and state = 1 and expires_at <= ?3 \
      and reserved_at >= ?4 and reserved_at < ?5";
 const SELECT_RESERVATIONS: &str =
     "select coalesce(sum(reservations), 0) from open_reservations where tenant_id = ?1";
 /// Counts due reservations up to a limit.
-const COUNT_DUE: &str = "select count(*) from (select 1 from calls indexed by calls_due \
-     where tenant_id = ?1 and reservation_state = 1 and expires_at <= ?2 limit ?3)";
+const COUNT_DUE: &str = "select count(*) from (select 1 from reservations indexed by reservations_due \
+     where tenant_id = ?1 and state = 1 and expires_at <= ?2 limit ?3)";
 const SUM_BYTES: &str =
     "select coalesce(sum(bytes), 0) from stored_bytes where tenant_id = ?1 and day = ?2";
 
@@ -323,6 +325,6 @@ mod tests {
     #[test]
     fn the_statements_select_open_reservations() {
         let open = crate::rows::codec::reservation_state_code(bursar_core::ReservationState::Open);
-        assert!(SELECT_OPEN.ends_with(&format!("reservation_state = {open}")));
+        assert!(SELECT_OPEN.ends_with(&format!("state = {open}")));
     }
 }

@@ -25,13 +25,15 @@ const INSERT_ENTRY: &str = concat!(
     entry_columns!(entry_marks),
     ")"
 );
-const UPDATE_CALL: &str = "update calls set entry_id = ?3, call_id = ?4, integration_id = ?5, \
-     estimated_cost_nanos = ?6, estimated_tokens = ?7, model = ?8, ttl_seconds = ?9, \
-     decision = ?10, reserved_at = ?11, expires_at = ?12, reservation_state = ?13, ended_at = ?14 \
-     where tenant_id = ?1 and call_key = ?2";
+const SAVE_RESERVATION: &str = "insert into reservations (tenant_id, call_key, call_id, \
+     integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
+     reserved_at, expires_at, state, ended_at) \
+     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+     on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
+     ttl_seconds = excluded.ttl_seconds, state = excluded.state, ended_at = excluded.ended_at";
 const UPDATE_ENTRY: &str = "update calls set entry_id = ?3 where tenant_id = ?1 and call_key = ?2";
 const DELETE_CLAIM: &str = "delete from calls where tenant_id = ?1 and call_key = ?2";
-const EXPIRE_CALL: &str = "update calls set reservation_state = ?3, ended_at = expires_at \
+const EXPIRE: &str = "update reservations set state = ?3, ended_at = expires_at \
      where tenant_id = ?1 and call_key = ?2";
 const UPSERT_COUNTER: &str = "insert into counters (tenant_id, scope_kind, scope_id, month, \
      used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls, last_at) \
@@ -70,10 +72,9 @@ pub(super) fn book(writer: &SqliteWriter, book: &Book<'_>) -> Result<(), StoreEr
     let db = &writer.connection;
     entries(db, book.entries())?;
     for (key, call) in book.calls() {
-        match writer.claims.get(key) {
-            Some(claimed) => claimed_call(db, book, *key, call, *claimed)?,
-            None if call.is_changed() => update_call(db, book, *key, call)?,
-            None => {}
+        let claimed = writer.claims.get(key).copied();
+        if claimed.is_some() || call.is_changed() {
+            self::call(db, book, *key, call, claimed)?;
         }
     }
     expired(db, book)?;
@@ -121,65 +122,52 @@ fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), St
     Ok(())
 }
 
-/// Finishes a call id that this group claimed: keeps it, completes it, or removes the claim.
-fn claimed_call(
-    db: &Connection,
-    book: &Book<'_>,
-    key: (TenantId, CallKey),
-    call: &Call,
-    claimed: Option<EntryId>,
-) -> Result<(), StoreError> {
-    if call.is_void() {
-        let mut delete = db.prepare_cached(DELETE_CLAIM).map_err(store_error)?;
-        delete.execute(params![key.0.number(), key.1.0.to_be_bytes()]).map_err(store_error)?;
-        return Ok(());
-    }
-    if call.reservation.is_none() && book.entry_id(call) == claimed {
-        return Ok(());
-    }
-    update_call(db, book, key, call)
-}
-
-fn update_call(
+/// Writes what became of a call id: its entry and its reservation, or removes the claim on it.
+///
+/// `claimed` is the entry under which this group claimed it; `None` if it was stored before.
+fn call(
     db: &Connection,
     book: &Book<'_>,
     (tenant_id, key): (TenantId, CallKey),
     call: &Call,
+    claimed: Option<Option<EntryId>>,
 ) -> Result<(), StoreError> {
-    let entry_id = book.entry_id(call).map(EntryId::number);
-    let key = key.0.to_be_bytes();
-    let Some(reservation) = &call.reservation else {
+    let (tenant, key) = (tenant_id.number(), key.0.to_be_bytes());
+    let entry_id = book.entry_id(call);
+    if claimed.is_some() && call.is_void() {
+        let mut delete = db.prepare_cached(DELETE_CLAIM).map_err(store_error)?;
+        delete.execute(params![tenant, key]).map_err(store_error)?;
+    } else if entry_id != claimed.flatten() {
         let mut update = db.prepare_cached(UPDATE_ENTRY).map_err(store_error)?;
-        update.execute(params![tenant_id.number(), key, entry_id]).map_err(store_error)?;
-        return Ok(());
-    };
+        let entry = entry_id.map(EntryId::number);
+        update.execute(params![tenant, key, entry]).map_err(store_error)?;
+    }
+    let Some(reservation) = &call.reservation else { return Ok(()) };
     let Reservation { request, decision, created_at, expires_at, state, ended_at } = reservation;
-    let mut update = db.prepare_cached(UPDATE_CALL).map_err(store_error)?;
-    update
-        .execute(params![
-            tenant_id.number(),
-            key,
-            entry_id,
-            request.call_id.as_str(),
-            request.integration_id.number(),
-            request.estimate.cost.get(),
-            request.estimate.tokens,
-            request.model,
-            request.ttl_seconds,
-            codec::decision_text(decision),
-            created_at.micros(),
-            expires_at.micros(),
-            codec::reservation_state_code(*state),
-            ended_at.map(bursar_core::Timestamp::micros),
-        ])
-        .map_err(store_error)?;
+    let mut save = db.prepare_cached(SAVE_RESERVATION).map_err(store_error)?;
+    save.execute(params![
+        tenant,
+        key,
+        request.call_id.as_str(),
+        request.integration_id.number(),
+        request.estimate.cost.get(),
+        request.estimate.tokens,
+        request.model,
+        request.ttl_seconds,
+        codec::decision_text(decision),
+        created_at.micros(),
+        expires_at.micros(),
+        codec::reservation_state_code(*state),
+        ended_at.map(bursar_core::Timestamp::micros),
+    ])
+    .map_err(store_error)?;
     Ok(())
 }
 
 /// Ends the expired reservations that no command of the group names.
 fn expired(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
     let state = codec::reservation_state_code(ReservationState::Expired);
-    let mut expire = db.prepare_cached(EXPIRE_CALL).map_err(store_error)?;
+    let mut expire = db.prepare_cached(EXPIRE).map_err(store_error)?;
     for hold in book.expired() {
         if !book.calls().contains_key(&(hold.tenant_id, hold.call)) {
             let key = hold.call.0.to_be_bytes();

@@ -21,14 +21,14 @@ const LIST_LIMITED: &str = "select i.tenant_id, i.integration_id, i.budget_limit
      coalesce(sum(d.estimated_cost_nanos), 0), coalesce(sum(d.estimated_tokens), 0), \
      count(d.expires_at) from integrations i cross join counters c on c.tenant_id = i.tenant_id \
      and c.scope_kind = 1 and c.scope_id = i.integration_id and c.month = ?1 \
-     left join calls d indexed by calls_open on c.held_calls > 0 \
+     left join reservations d indexed by reservations_open on c.held_calls > 0 \
      and d.tenant_id = i.tenant_id and d.integration_id = i.integration_id \
-     and d.reservation_state = 1 and d.expires_at <= ?2 \
+     and d.state = 1 and d.expires_at <= ?2 \
      and d.reserved_at >= ?3 and d.reserved_at < ?4 \
      where i.deleted_at is null and (i.budget_limit_cents > 0 or i.token_limit_month > 0) \
      group by i.tenant_id, i.integration_id";
-const COUNT_OPEN_OF_ALL: &str = "select count(*) from calls indexed by calls_due \
-     where reservation_state = 1 and expires_at > ?1";
+const COUNT_OPEN_OF_ALL: &str = "select count(*) from reservations indexed by reservations_due \
+     where state = 1 and expires_at > ?1";
 
 pub(super) fn near_limits(
     db: &Connection,

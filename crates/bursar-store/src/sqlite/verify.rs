@@ -19,7 +19,7 @@ const ENTRIES: &str = concat!(
     " from usage_entries order by entry_id"
 );
 const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
-     reserved_at from calls where reservation_state = 1";
+     reserved_at from reservations where state = 1";
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters";
 const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";

@@ -13,8 +13,8 @@ use crate::write::writable::WRITE_PROBE_BYTES;
 use crate::write::writer_connection::{LoadRequest, SweepWork, WriterConnection};
 
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, tenant_id, integration_id from calls indexed by calls_due \
-     where reservation_state = 1 and expires_at <= ?1 order by expires_at limit ?2";
+     expires_at, tenant_id, integration_id from reservations indexed by reservations_due \
+     where state = 1 and expires_at <= ?1 order by expires_at limit ?2";
 
 /// Replaces the filler of the last probe, so that the file does not grow.
 const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(?1)) \

@@ -248,9 +248,10 @@ fn stored(path: &Path) -> Vec<String> {
             "join usage_entries e using (tenant_id, integration_id)",
         ),
         (
-            "name || '|' || c.call_id || '|' || reservation_state || '|' || reserved_at || '|' || \
+            "name || '|' || r.call_id || '|' || state || '|' || reserved_at || '|' || \
              expires_at || '|' || coalesce(ended_at, '-') || '|' || (entry_id is null)",
-            "join calls c using (tenant_id, integration_id)",
+            "join reservations r using (tenant_id, integration_id) \
+             join calls c using (tenant_id, call_key)",
         ),
         (
             "name || '|' || month || '|' || used_cost_nanos || '|' || used_calls || '|' || \

@@ -422,14 +422,14 @@ async fn protection_is_bounded(database: &Database) {
 #[tokio::test]
 async fn a_month_reads_only_the_holds_that_are_due() {
     let database = migrated();
-    let calls = "alter table calls set (autovacuum_enabled = false)";
+    let calls = "alter table reservations set (autovacuum_enabled = false)";
     ask(database.owner_url(), calls).unwrap();
     fill(&database);
     // Ten of 20,000 holds are due.
     let sql = "begin; set local bursar.tenant_id = '1';
          insert into counters values (1, 1, 101, 0, 0, 0, 0, 20000, 20000, 20000, 1);
-         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
-             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
+         insert into reservations (tenant_id, call_key, call_id, integration_id,
+             estimated_cost_nanos, estimated_tokens, ttl_seconds, reserved_at, expires_at, state)
              select 1, gen_random_uuid(), 'call ' || n, 101, 1, 1, 1, 1,
              case when n <= 10 then 2 else 253402300799999999 end, 1
              from generate_series(1, 20000) n;
@@ -437,7 +437,7 @@ async fn a_month_reads_only_the_holds_that_are_due() {
     ask(database.app_url(), sql).unwrap();
     holds_are_bounded(&database).await;
     analyze(&database);
-    ask(database.owner_url(), "analyze calls").unwrap();
+    ask(database.owner_url(), "analyze reservations").unwrap();
     holds_are_bounded(&database).await;
 }
 
@@ -491,7 +491,7 @@ async fn sessions_are_bounded(database: &Database) {
 #[tokio::test]
 async fn verifying_reads_each_entry_once_and_each_call_by_its_key() {
     let database = migrated();
-    let calls = "alter table calls set (autovacuum_enabled = false)";
+    let calls = "alter table reservations set (autovacuum_enabled = false)";
     ask(database.owner_url(), calls).unwrap();
     fill(&database);
     let before = (rows_read(&database, "usage_entries"), rows_read(&database, "calls"));
@@ -521,8 +521,8 @@ async fn statistics_of_many_tenants_take_several_reads() {
              null, null, null, 1, 0, 0, 1, 1, 1, 'operator', null);
          insert into counters select {many}, 1, 1, m, 10000000, 0, 1, 0, 0, 0, 1
              from generate_series(600, 1200) m;
-         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
-             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
+         insert into reservations (tenant_id, call_key, call_id, integration_id,
+             estimated_cost_nanos, estimated_tokens, ttl_seconds, reserved_at, expires_at, state)
              values ({many}, gen_random_uuid(), 'call', 1, 1, 1, 1, 1, 253402300799999999, 1);
          commit"
     );

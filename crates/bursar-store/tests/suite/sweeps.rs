@@ -127,7 +127,7 @@ async fn holds_that_expire_together_are_removed_in_steps(database: NewDatabase) 
         assert!(group <= GROUP_MAX && p99 <= RECORD_P99_MAX, "group {group:?}, p99 {p99:?}");
     }
     // The rows of the expired holds have ended too.
-    let stored = "select integration_id, expires_at from calls where reservation_state = 1";
+    let stored = "select integration_id, expires_at from reservations where state = 1";
     assert_eq!(world.database.rows(&[stored]).remove(0).len(), 1);
     for integration_id in integrations {
         let shown = world.store.counter(tenant_id, integration_id, month).await.unwrap();

@@ -181,7 +181,7 @@ async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
     };
     let most = watch.await;
     assert!(most <= MAX as i64, "{most} were open");
-    let count = "select count(*)::text from calls where reservation_state = 1";
+    let count = "select count(*)::text from reservations where state = 1";
     let open: usize = text_of(&database, count).parse().unwrap();
     assert_eq!(open, MAX, "the cap is used up in the end");
 }

@@ -60,7 +60,7 @@ fn check_expired(fleet: &Fleet, tenant: &Tenant, site: &Site, full: &str) {
         assert_eq!(integer(listed.body.get("meta").expect("meta"), "total"), 0);
     }
     let since = Instant::now();
-    let left = "select count(*) from calls where reservation_state = 1 union all \
+    let left = "select count(*) from reservations where state = 1 union all \
                 select count(*) from counters where (held_cost_nanos, held_tokens, held_calls) <> \
                 (0, 0, 0)";
     let none = || site.database.run(left).into_iter().flatten().flatten().all(|rows| rows == "0");

@@ -76,7 +76,7 @@ fn check_jobs(site: &Site, (node, server): (&Folder, &Server), tenant: &Tenant, 
     node.clock.set(MID_JUNE_2031 + 601);
     server.confirm_clock(node);
     let ended = within(JOBS_MAX, || {
-        let open = site.database.run("select 1 from calls where reservation_state = 1");
+        let open = site.database.run("select 1 from reservations where state = 1");
         open.is_empty().then_some(())
     });
     assert!(ended.is_some(), "expired holds still count");

@@ -283,7 +283,7 @@ fn rows_read(database: &Database, table: &str) -> i64 {
 /// A tenant with an integration, due holds and labels, of which the planner has no statistics.
 fn grown() -> Database {
     let database = migrated();
-    let sql = "alter table calls set (autovacuum_enabled = false);
+    let sql = "alter table reservations set (autovacuum_enabled = false);
          alter table rollup_labels set (autovacuum_enabled = false);
          analyze";
     ask(database.owner_url(), sql).unwrap();
@@ -292,8 +292,8 @@ fn grown() -> Database {
          insert into tenants values (1, 'tenant', 1, 1, 1, 1);
          insert into integrations values (1, 1, 'one', 'openai', null, '{}', null, 2, 1, null, null,
              null, 0, 0, 0, 1, 1, 1, 'operator', null);
-         insert into calls (tenant_id, call_key, call_id, integration_id, estimated_cost_nanos,
-             estimated_tokens, ttl_seconds, reserved_at, expires_at, reservation_state)
+         insert into reservations (tenant_id, call_key, call_id, integration_id,
+             estimated_cost_nanos, estimated_tokens, ttl_seconds, reserved_at, expires_at, state)
              select 1, gen_random_uuid(), 'call ' || n, 1, 1, 1, 1, n, n, 1
              from generate_series(1, 20000) n;
          insert into counters values (1, 1, 1, 0, 0, 0, 0, 20000, 20000, 20000, 1);
@@ -313,7 +313,7 @@ fn a_sweep_reads_the_holds_that_it_removes_and_no_others() {
     let mut writer: Box<dyn WriterConnection> = writers.pop().unwrap();
     let due = writer.sweep_work(500).unwrap();
     assert_eq!(due.holds.len(), 500);
-    let before = rows_read(&database, "calls");
+    let before = rows_read(&database, "reservations");
     let mut request = LoadRequest::default();
     for hold in due.holds {
         request.integrations.insert((hold.tenant_id, hold.integration_id));
@@ -327,7 +327,7 @@ fn a_sweep_reads_the_holds_that_it_removes_and_no_others() {
     drop(writer);
     wait_for_no_connection(&database);
     // This includes the holds that `sweep_work` found on the same connection.
-    let read = rows_read(&database, "calls") - before;
+    let read = rows_read(&database, "reservations") - before;
     assert!((500..=1_100).contains(&read), "{read} calls are read");
 }
 

@@ -117,8 +117,10 @@ const ENTRIES: &str = "select entry_id, tenant_id, integration_id, kind, call_id
      from usage_entries order by entry_id";
 const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
 const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
-const CALLS: &str = "select tenant_id, call_key, entry_id, reservation_state, integration_id, \
-     estimated_cost_nanos, estimated_tokens, reserved_at, expires_at, ended_at, call_id from calls";
+const CALLS: &str = "select c.tenant_id, c.call_key, c.entry_id, r.state, r.integration_id, \
+     r.estimated_cost_nanos, r.estimated_tokens, r.reserved_at, r.expires_at, r.ended_at, r.call_id \
+     from calls c left join reservations r \
+     on r.tenant_id = c.tenant_id and r.call_key = c.call_key";
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls from counters where scope_kind = 1";
 const RATES: &str =
