@@ -45,7 +45,7 @@ pub enum ClockEvent {
     Returned,
     /// The wall clock stayed ahead, so Bursar's time moved forward to it.
     Adopted { seconds: i64 },
-    /// The wall clock fell behind. Bursar's time goes on at a slower pace.
+    /// The wall clock fell behind. Bursar's time advances more slowly.
     Behind { seconds: i64 },
     /// The wall clock caught up with Bursar's time.
     CaughtUp,

@@ -149,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_wire_form_leads_back_and_keeps_the_order(a in 1..=MAX, b in 1..=MAX) {
+        fn the_wire_form_is_parsed_back_and_keeps_the_order(a in 1..=MAX, b in 1..=MAX) {
             let (x, y) = (EntryId(a), EntryId(b));
             prop_assert_eq!(EntryId::parse(&x.to_string()), Ok(x));
             prop_assert_eq!(EntryId::parse(&x.to_string().to_uppercase()), Ok(x));
@@ -158,13 +158,13 @@ mod tests {
         }
 
         #[test]
-        fn no_string_is_read_as_an_id_by_chance(text in "\\PC{0,40}") {
+        fn random_strings_are_not_parsed_as_ids(text in "\\PC{0,40}") {
             prop_assert!(TenantId::parse(&text).is_err());
         }
     }
 
     #[test]
-    fn the_form_is_a_uuid_of_version_8() {
+    fn the_wire_form_is_a_uuid_of_version_8() {
         let text = TenantId(1_763_600_000_000_000).to_string();
         assert_eq!(text.chars().nth(14), Some('8'));
         assert!(text.chars().nth(19).is_some_and(|variant| "89ab".contains(variant)), "{text}");

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn enabling_works_from_created_and_disabled_only() {
+    fn an_integration_is_enabled_and_disabled_only_from_these_states() {
         let with = |status| Integration {
             status,
             ..Integration::new(LimitSettings::default(), CostBasis::Reported)

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_finer_than_a_nano_dollar_is_rounded_half_up_once() {
+    fn fractions_of_a_nano_dollar_are_rounded_half_up_once() {
         check("59.699999999999996", Ok(597_000_000));
         check("0.30000000000000004", Ok(3_000_000));
         check("3.5e-7", Ok(4));
@@ -182,13 +182,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_decimal_of_cents_leads_back(nanos in 0..=Nanos::RECORD_MAX.get()) {
+        fn a_decimal_of_cents_is_parsed_back(nanos in 0..=Nanos::RECORD_MAX.get()) {
             let text = format!("{}.{:07}", nanos / NANOS_PER_CENT, nanos % NANOS_PER_CENT);
             prop_assert_eq!(Nanos::from_cents_text(&text), Ok(Nanos(nanos)));
         }
 
         #[test]
-        fn cents_and_dollars_mean_the_same(nanos in 0..=Nanos::RECORD_MAX.get()) {
+        fn an_amount_in_cents_equals_the_same_in_dollars(nanos in 0..=Nanos::RECORD_MAX.get()) {
             let dollars = usd_string(nanos.into());
             prop_assert_eq!(Nanos::from_usd_text(&dollars), Ok(Nanos(nanos)));
             prop_assert_eq!(Nanos::from_cents_text(&format!("{dollars}e2")), Ok(Nanos(nanos)));

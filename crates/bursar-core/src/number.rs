@@ -64,8 +64,8 @@ pub(crate) fn rounded_at(
 
 /// Reads `text` times 10^`places`. `None` if that is more than `at_most`.
 ///
-/// Takes any notation of JSON, and beside it a leading plus and a missing digit on one side of the
-/// point (`.5`), which other programs write into files.
+/// Accepts any notation of JSON. Also accepts a leading plus, and a missing digit on one side of the
+/// point (`.5`), because other programs write them into files.
 fn scaled(
     text: &str,
     places: u32,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_number_is_refused_with_its_reason() {
+    fn an_invalid_whole_number_is_refused_with_its_reason() {
         check("1.5", Err(NumberError::NotWhole));
         check("1e-1", Err(NumberError::NotWhole));
         check("1e-99999999999999999999", Err(NumberError::NotWhole));
@@ -203,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_spelling_of_a_number_is_that_number(number in 0..=1_000_000_000_i64, zeros in 0..9_u32) {
+        fn every_spelling_of_a_number_has_its_value(number in 0..=1_000_000_000_i64, zeros in 0..9_u32) {
             let padding = "0".repeat(zeros as usize);
             for text in [
                 number.to_string(),
@@ -218,7 +218,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "[-+.0-9eE]{0,40}", places in 0..12_u32) {
+        fn no_text_makes_the_parser_panic(text in "[-+.0-9eE]{0,40}", places in 0..12_u32) {
             let _ = rounded_at(&text, places, i64::MAX);
             let _ = whole_number(&text, i64::MAX);
         }

@@ -1,4 +1,4 @@
-//! Decisions of protection, as far as the store keeps them.
+//! The decisions of protection, in the form that the store keeps.
 //!
 //! Deliberately absent: the thresholds and the rule. They concern requests and not money, so the
 //! server has them.

@@ -111,7 +111,7 @@ impl OnboardingState {
 mod tests {
     use super::*;
 
-    const LIVES: [TenantLifecycle; 4] = [
+    const STATES: [TenantLifecycle; 4] = [
         TenantLifecycle::Active,
         TenantLifecycle::Suspended,
         TenantLifecycle::Terminated,
@@ -126,17 +126,17 @@ mod tests {
     ];
 
     #[test]
-    fn a_life_goes_these_ways_and_no_other() {
-        let ways = [
+    fn a_tenants_lifecycle_allows_only_these_transitions() {
+        let allowed = [
             ("ACTIVE", "SUSPENDED"),
             ("ACTIVE", "TERMINATED"),
             ("SUSPENDED", "ACTIVE"),
             ("SUSPENDED", "TERMINATED"),
             ("TERMINATED", "ARCHIVED"),
         ];
-        for from in LIVES {
-            for to in LIVES {
-                let expected = if ways.contains(&(from.as_str(), to.as_str())) {
+        for from in STATES {
+            for to in STATES {
+                let expected = if allowed.contains(&(from.as_str(), to.as_str())) {
                     Ok(to)
                 } else {
                     Err(TenantRefusal::Lifecycle { from, to })
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn onboarding_never_leads_back() {
+    fn onboarding_never_goes_back() {
         for from in STEPS {
             for step in STEPS {
                 assert!(from.reached(step) >= from);

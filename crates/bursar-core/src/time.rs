@@ -32,17 +32,17 @@ impl Timestamp {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// The hour in which it lies.
+    /// The hour of this instant.
     pub const fn hour(self) -> Hour {
         Hour(self.second().div_euclid(3600) as i32)
     }
 
-    /// The day in which it lies.
+    /// The day of this instant.
     pub const fn day(self) -> Day {
         Day(self.second().div_euclid(SECONDS_PER_DAY) as i32)
     }
 
-    /// The month in which it lies.
+    /// The month of this instant.
     pub fn month(self) -> Month {
         self.day().month()
     }
@@ -125,7 +125,7 @@ impl Day {
         Timestamp(i64::from(self.0) * SECONDS_PER_DAY * MICROS_PER_SECOND)
     }
 
-    /// The month in which it lies.
+    /// The month of this day.
     pub fn month(self) -> Month {
         // 400 years have 146,097 days in 4,800 months, so the guess is at most one month off.
         let guess = Month(((i64::from(self.0) + 15) * 4_800 / 146_097) as i32);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn every_first_and_last_day_lies_in_its_month() {
+    fn the_first_and_last_day_of_a_month_are_in_that_month() {
         for number in 0..(8030 * 12) {
             let month = Month(number);
             assert_eq!(month.first_day().month(), month);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_that_do_not_exist_are_none() {
+    fn dates_that_do_not_exist_are_refused() {
         assert_eq!(Day::from_civil(2023, 2, 29), None);
         assert_eq!(Day::from_civil(2023, 4, 31), None);
         assert_eq!(Day::from_civil(2023, 13, 1), None);

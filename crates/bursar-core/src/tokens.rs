@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_are_parts_of_their_whole() {
+    fn token_buckets_are_limited_by_their_total() {
         check(|_| {}, None);
         check(|c| (c.cache_read, c.cache_write, c.reasoning) = (6, 4, 5), None);
         check(|c| (c.cache_read, c.audio_in, c.image_in) = (4, 3, 3), None);

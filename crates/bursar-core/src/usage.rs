@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_has_its_bounds() {
+    fn each_field_is_limited_in_length() {
         check(|_| {}, None);
         check(|u| u.provider = "x".repeat(100).into(), None);
         check(|u| u.provider = "ä".repeat(100).into(), None);

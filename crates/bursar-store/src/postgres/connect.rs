@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verify_full_means_the_same_as_require() {
+    fn verify_full_is_the_same_as_require() {
         #[track_caller]
         fn check(url: &str, want: Option<SslMode>) {
             let mode = Address::parse(url).ok().map(|address| address.hosts[0].get_ssl_mode());

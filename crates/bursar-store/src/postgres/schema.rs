@@ -68,7 +68,7 @@ pub(super) async fn migrate(
     migrate_to(client, app_role, MIGRATIONS).await
 }
 
-/// Applies those of these migrations that the database does not have, all in one transaction.
+/// Applies the migrations that the database does not have yet, in one transaction.
 async fn migrate_to(
     client: &Client,
     app_role: &str,
@@ -151,7 +151,7 @@ mod tests {
         oldest_known: 2,
     };
 
-    /// Applies the first migrations of the binary, and these after them.
+    /// Applies the first migration of the binary, and then `more`.
     fn migrated(
         database: &Database,
         more: Vec<Migration>,
@@ -164,13 +164,13 @@ mod tests {
         })
     }
 
-    /// What the database says of itself.
+    /// The rows of the table `server`.
     fn server(database: &Database) -> Vec<Vec<Option<String>>> {
         database.run("table server")
     }
 
     #[test]
-    fn a_later_migration_keeps_what_is_there() {
+    fn a_later_migration_keeps_existing_rows() {
         let database = Database::new(Cluster::shared());
         migrated(&database, vec![]).unwrap();
         block_on(async {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_binary_goes_on_until_a_migration_takes_away_what_it_needs() {
+    fn an_older_binary_is_refused_only_after_an_incompatible_migration() {
         let database = Database::new(Cluster::shared());
         migrated(&database, vec![EXPANDED]).unwrap();
         let status = migrated(&database, vec![]).unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_migration_that_fails_changes_nothing() {
+    fn a_failed_migration_changes_nothing() {
         let database = Database::new(Cluster::shared());
         migrated(&database, vec![]).unwrap();
         migrated(&database, vec![BROKEN]).unwrap_err();

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_for_a_read_that_gave_up_goes_to_the_next() {
+    async fn the_slot_of_a_canceled_read_goes_to_the_next() {
         let slots = ReadSlots::new(1);
         let busy = slots.take(tenant(9), LONG).await.expect("a slot");
         let (gone, mut next) = (waiting(&slots, 1), waiting(&slots, 2));

@@ -1,8 +1,8 @@
 //! Restores: replacing the data file with a copy.
 //!
-//! SQLite would replay a log into any file that it lies beside. So the log of the old file is first
-//! moved into it and deleted, and then one rename replaces the file. At every moment the path leads
-//! to the old file with its log or to the new file without one.
+//! SQLite would apply a log to any file beside it. So the log of the old file is first moved into it
+//! and deleted, and then one rename replaces the file. At every moment, the path leads to the old
+//! file with its log, or to the new file without one.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,4 @@
-//! What a database says of itself: the version of its schema, and the secret key that it belongs to.
+//! The table `server`: the version of the schema, and the fingerprint of the secret key.
 
 pub(crate) const SELECT_SERVER: &str = "select value from server where name = $1";
 pub(crate) const UPSERT_SERVER: &str = "insert into server (name, value) values ($1, $2) \

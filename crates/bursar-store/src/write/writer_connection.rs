@@ -213,7 +213,7 @@ pub trait WriterConnection: ControlTx + Send {
     /// [`StoreError`]; the transaction must be rolled back.
     fn load<'a>(&mut self, request: &LoadRequest<'a>) -> Result<Book<'a>, StoreError>;
 
-    /// Saves the changes of a book, and gives back unused claims.
+    /// Saves the changes of a book, and removes unused claims.
     ///
     /// # Errors
     /// [`StoreError`]; the transaction must be rolled back.
