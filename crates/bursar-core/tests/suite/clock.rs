@@ -37,7 +37,7 @@ impl Clocks {
     }
 
     /// Lets seconds pass, with four readings in each.
-    fn pass(&mut self, seconds: i64) -> Vec<ClockEvent> {
+    fn advance(&mut self, seconds: i64) -> Vec<ClockEvent> {
         (0..seconds * 4).filter_map(|_| self.pass_micros(SECOND / 4)).collect()
     }
 
@@ -69,7 +69,7 @@ fn reading(boot: i64, off: i64) -> ClockReading {
 fn a_jump_forward_for_half_a_second_changes_nothing() {
     for seconds in [61, HOUR, FOUR_DAYS] {
         let mut clocks = Clocks::new();
-        assert_eq!(clocks.pass(10), []);
+        assert_eq!(clocks.advance(10), []);
         assert_eq!(clocks.jump(seconds), Some(ClockEvent::Jumped { seconds }));
         assert!(clocks.is_refusing());
         assert_eq!(clocks.pass_micros(SECOND / 2), None);
@@ -86,11 +86,11 @@ fn a_lasting_jump_forward_is_adopted_after_a_minute() {
         let mut clocks = Clocks::new();
         clocks.jump(seconds);
         assert_eq!(clocks.keeper.state().adopted_in_seconds, Some(60));
-        assert_eq!(clocks.pass(59), []);
+        assert_eq!(clocks.advance(59), []);
         assert_eq!((clocks.now(), clocks.is_refusing()), (59 * SECOND, true));
         assert_eq!(clocks.keeper.state().adopted_in_seconds, Some(1));
         assert_eq!(clocks.keeper.state().ahead_seconds(), seconds);
-        assert_eq!(clocks.pass(1), [ClockEvent::Adopted { seconds }]);
+        assert_eq!(clocks.advance(1), [ClockEvent::Adopted { seconds }]);
         assert_eq!((clocks.now(), clocks.is_refusing()), ((60 + seconds) * SECOND, false));
     }
 }
@@ -99,9 +99,9 @@ fn a_lasting_jump_forward_is_adopted_after_a_minute() {
 fn a_second_jump_starts_the_wait_again() {
     let mut clocks = Clocks::new();
     clocks.jump(HOUR);
-    clocks.pass(50);
+    clocks.advance(50);
     assert_eq!(clocks.jump(FOUR_DAYS), Some(ClockEvent::Jumped { seconds: HOUR + FOUR_DAYS }));
-    assert_eq!(clocks.pass(59), []);
+    assert_eq!(clocks.advance(59), []);
     assert!(clocks.is_refusing());
 }
 
@@ -116,9 +116,9 @@ fn a_small_step_forward_is_followed_at_once() {
 fn a_jump_back_slows_the_time_until_the_clock_has_caught_up() {
     let mut clocks = Clocks::new();
     assert_eq!(clocks.jump(-HOUR), Some(ClockEvent::Behind { seconds: HOUR }));
-    assert_eq!(clocks.pass(600), []);
+    assert_eq!(clocks.advance(600), []);
     assert_eq!((clocks.now(), clocks.is_refusing()), (540 * SECOND, false));
-    let events = clocks.pass(10 * HOUR - 600);
+    let events = clocks.advance(10 * HOUR - 600);
     assert_eq!(events, [ClockEvent::CaughtUp]);
     assert_eq!(clocks.now(), 9 * HOUR * SECOND);
 }
@@ -128,7 +128,7 @@ fn a_clock_that_comes_back_from_behind_has_not_jumped() {
     let mut clocks = Clocks::new();
     clocks.jump(-HOUR);
     // After this, the slowed time is behind by more than a small step.
-    clocks.pass(1_200);
+    clocks.advance(1_200);
     assert_eq!(clocks.jump(HOUR), Some(ClockEvent::CaughtUp));
     assert_eq!((clocks.now(), clocks.is_refusing()), (1_200 * SECOND, false));
 }
@@ -138,12 +138,12 @@ fn a_confirmation_adopts_the_wall_clocks_time_in_both_directions() {
     for seconds in [FOUR_DAYS, HOUR, -HOUR, -FOUR_DAYS] {
         let mut clocks = Clocks::new();
         clocks.jump(seconds);
-        clocks.pass(5);
+        clocks.advance(5);
         let expected = clocks.now();
         let changed = clocks.keeper.confirm(reading(clocks.boot, clocks.off));
         assert_eq!(changed, clocks.now() - expected);
         assert_eq!((clocks.now(), clocks.is_refusing()), ((5 + seconds) * SECOND, false));
-        assert_eq!(clocks.pass(5), []);
+        assert_eq!(clocks.advance(5), []);
         assert_eq!(clocks.now(), (10 + seconds) * SECOND);
     }
 }
@@ -179,7 +179,7 @@ fn a_start_continues_from_the_time_of_the_last_process() {
 #[test]
 fn readings_out_of_order_count_no_time_twice() {
     let mut clocks = Clocks::new();
-    clocks.pass(10);
+    clocks.advance(10);
     // A thread observes its reading after another thread has observed a later one.
     for late in [10 * SECOND - 1, 9 * SECOND + SECOND / 2] {
         clocks.keeper.flow(7 * SECOND + late);
@@ -192,7 +192,7 @@ fn readings_out_of_order_count_no_time_twice() {
     // Such a reading does not end the wait after a jump earlier either.
     let mut clocks = Clocks::new();
     clocks.jump(HOUR);
-    clocks.pass(59);
+    clocks.advance(59);
     clocks.keeper.observe(reading(58 * SECOND, HOUR * SECOND));
     assert_eq!(clocks.pass_micros(SECOND / 2), None);
     assert_eq!((clocks.now(), clocks.is_refusing()), (59 * SECOND + SECOND / 2, true));

@@ -54,7 +54,7 @@ impl Failure {
 }
 
 /// Lets seconds pass, with the sweep that a server runs in each.
-async fn pass(subject: &Subject, seconds: u32) {
+async fn advance(subject: &Subject, seconds: u32) {
     for _ in 0..seconds {
         subject.world.clock.advance(1);
         subject.world.store.clock();
@@ -126,10 +126,10 @@ pub(crate) async fn a_clock_that_is_ahead_for_half_a_second_changes_nothing(subj
 pub(crate) async fn a_clock_that_stays_ahead_is_adopted_after_a_minute(subject: Subject) {
     let place = exhausted(&subject).await;
     subject.world.clock.jump(FOUR_DAYS);
-    pass(&subject, 59).await;
+    advance(&subject, 59).await;
     assert_eq!(record(&subject, place, "early").await, Err(Failure::ClockJumped));
     assert_eq!(now(&subject).month().to_string(), "2026-11");
-    pass(&subject, 2).await;
+    advance(&subject, 2).await;
     assert_eq!(record(&subject, place, "december").await, Ok(()));
     assert_eq!(now(&subject), subject.world.clock.now());
     let expected = shown(&[("december", "2026-12"), ("november", "2026-11")]);
@@ -142,7 +142,7 @@ pub(crate) async fn a_clock_that_stays_ahead_is_adopted_after_a_minute(subject: 
 pub(crate) async fn a_restart_does_not_adopt_a_clock_that_jumped(subject: Subject) {
     let place = exhausted(&subject).await;
     subject.world.clock.jump(FOUR_DAYS);
-    pass(&subject, 5).await;
+    advance(&subject, 5).await;
     let subject = subject.reopened().await;
     assert_eq!(record(&subject, place, "early").await, Err(Failure::ClockJumped));
     subject.world.clock.jump(-FOUR_DAYS);
@@ -169,7 +169,7 @@ pub(crate) async fn a_confirmed_step_back_survives_restarts(subject: Subject) {
     let rated = LimitSettings { rate_limit_rpm: 2, ..unlimited() };
     let rated = (place.0, subject.world.integration(place.0, "rated", rated).await);
     subject.world.clock.jump(FOUR_DAYS);
-    pass(&subject, 61).await;
+    advance(&subject, 61).await;
     // The wrong December was adopted and used.
     assert_eq!(record(&subject, place, "december").await, Ok(()));
     for call in ["a", "b"] {
@@ -198,7 +198,7 @@ pub(crate) async fn a_confirmed_step_back_survives_restarts(subject: Subject) {
     assert_eq!(now(&subject), subject.world.clock.now());
     // Once the time has passed that point, stored instants count again.
     subject.world.clock.advance(FOUR_DAYS as u32 + 3_600);
-    pass(&subject, 1).await;
+    advance(&subject, 1).await;
     let last = now(&subject);
     assert_eq!(record(&subject, place, "december 2").await, Ok(()));
     subject.world.clock.jump(-HOUR);
@@ -216,13 +216,13 @@ pub(crate) async fn after_a_jump_back_holds_expire_and_rates_continue(subject: S
     subject.world.clock.jump(-HOUR);
     assert_eq!(is_admitted(&subject, rated, "b").await, Ok(true));
     assert_eq!(is_admitted(&subject, rated, "c").await, Ok(false));
-    pass(&subject, 60).await;
+    advance(&subject, 60).await;
     // Behind a jump back, Bursar's time runs at nine tenths of the pace.
     assert_eq!(now(&subject), start.plus_seconds(54));
     assert_eq!(is_admitted(&subject, rated, "c").await, Ok(false));
     let held = subject.counter(rated, start.month()).await.held;
     assert_eq!(held.calls, 2);
-    pass(&subject, 7).await;
+    advance(&subject, 7).await;
     assert_eq!(subject.counter(rated, start.month()).await.held, Totals::default());
     assert_eq!(is_admitted(&subject, rated, "c").await, Ok(true));
     assert_eq!(is_admitted(&subject, place, "over").await, Ok(false));

@@ -93,13 +93,13 @@ impl FaultyWriter {
         Self { inner, faults }
     }
 
-    fn pass<T>(
+    fn call<T>(
         &mut self,
-        call: impl FnOnce(&mut dyn WriterConnection) -> Result<T, StoreError>,
+        write: impl FnOnce(&mut dyn WriterConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Some(fault) = self.faults.next() else { return call(self.inner.as_mut()) };
+        let Some(fault) = self.faults.next() else { return write(self.inner.as_mut()) };
         if fault.is_made() {
-            call(self.inner.as_mut())?;
+            write(self.inner.as_mut())?;
         }
         Err(fault.error())
     }
@@ -107,22 +107,22 @@ impl FaultyWriter {
 
 impl WriterConnection for FaultyWriter {
     fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError> {
-        self.pass(|writer| writer.sweep_work(limit))
+        self.call(|writer| writer.sweep_work(limit))
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
-        self.pass(|writer| writer.begin())
+        self.call(|writer| writer.begin())
     }
 
     fn load<'a>(&mut self, request: &LoadRequest<'a>) -> Result<Book<'a>, StoreError> {
         let is_poisoned = |call_id: &str| call_id.starts_with(POISON);
         let mut calls = request.calls.values();
         assert!(!calls.any(|call| is_poisoned(call.call_id.as_str())), "a fault of the test");
-        self.pass(|writer| writer.load(request))
+        self.call(|writer| writer.load(request))
     }
 
     fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
-        self.pass(|writer| writer.save(book))
+        self.call(|writer| writer.save(book))
     }
 
     /// A commit that was made is never refused afterwards, so a late refusal becomes a lost reply.
@@ -146,11 +146,11 @@ impl WriterConnection for FaultyWriter {
     }
 
     fn write_probe(&mut self) -> Result<(), StoreError> {
-        self.pass(|writer| writer.write_probe())
+        self.call(|writer| writer.write_probe())
     }
 
     fn confirm_clock(&mut self) -> Result<ClockConfirmed, StoreError> {
-        self.pass(|writer| writer.confirm_clock())
+        self.call(|writer| writer.confirm_clock())
     }
 
     fn idle(&mut self) {
@@ -164,7 +164,7 @@ impl ControlTx for FaultyWriter {
     }
 
     fn allocate_ids(&mut self, count: usize) -> Result<i64, StoreError> {
-        self.pass(|writer| writer.allocate_ids(count))
+        self.call(|writer| writer.allocate_ids(count))
     }
 
     fn execute(
@@ -173,7 +173,7 @@ impl ControlTx for FaultyWriter {
         sql: Sql,
         values: &[Value],
     ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.execute(tenant_id, sql, values))
+        self.call(|writer| writer.execute(tenant_id, sql, values))
     }
 
     fn select(
@@ -183,7 +183,7 @@ impl ControlTx for FaultyWriter {
         values: &[Value],
         take: &mut dyn FnMut(&dyn RawColumns) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.select(tenant_id, sql, values, take))
+        self.call(|writer| writer.select(tenant_id, sql, values, take))
     }
 
     fn tenant_changes(
@@ -191,7 +191,7 @@ impl ControlTx for FaultyWriter {
         tenant_id: TenantId,
         lifecycle: TenantLifecycle,
     ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.tenant_changes(tenant_id, lifecycle))
+        self.call(|writer| writer.tenant_changes(tenant_id, lifecycle))
     }
 
     fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration) {
@@ -203,10 +203,10 @@ impl ControlTx for FaultyWriter {
         tenant_id: TenantId,
         uses: &[(KeyId, Timestamp)],
     ) -> Result<(), StoreError> {
-        self.pass(|writer| writer.set_last_used(tenant_id, uses))
+        self.call(|writer| writer.set_last_used(tenant_id, uses))
     }
 
     fn put_audit(&mut self, row: &AuditRow) -> Result<(), StoreError> {
-        self.pass(|writer| writer.put_audit(row))
+        self.call(|writer| writer.put_audit(row))
     }
 }
