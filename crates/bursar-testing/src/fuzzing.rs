@@ -2,8 +2,8 @@
 //!
 //! A target derives its input from choices: it starts from a valid text and mutates it in some
 //! places, which reaches deep into a parser without a coverage map. An ordinary run takes the same
-//! inputs every time. With `BURSAR_PROVE=1` bolero generates new ones for a bounded time and shrinks
-//! an input that fails.
+//! inputs every time. With `BURSAR_PROVE=1` bolero generates new ones for a bounded time and
+//! shrinks an input that fails.
 
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};

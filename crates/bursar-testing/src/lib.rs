@@ -1,8 +1,8 @@
 //! Code that the tests of several crates share: a PostgreSQL server, the real binary as a process,
 //! OIDC issuers, fuzz targets, raw connections, waiting, and capabilities of the machine.
 //!
-//! Deliberately absent: dependencies on the crates of the product. Unit tests use this crate too, and
-//! would get a second copy of their own types. Code for a single test binary is a module there.
+//! Deliberately absent: dependencies on the crates of the product. Unit tests use this crate too,
+//! and would get a second copy of their own types. Code for a single test binary is a module there.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::panic, reason = "a test that cannot be arranged has failed")]

@@ -86,8 +86,8 @@ impl RawConnection {
         bytes
     }
 
-    /// Waits until the server closes the connection, without further bytes. Returns whether it did so
-    /// without a reset.
+    /// Waits until the server closes the connection, without further bytes. Returns whether it did
+    /// so without a reset.
     pub fn is_closed_cleanly(&mut self) -> bool {
         match self.0.read(&mut [0]) {
             Ok(read) => {

@@ -277,8 +277,8 @@ async fn a_commit_whose_reply_is_lost_is_stored_once() {
     assert_eq!(proxy.commits_lost(), 3);
 }
 
-/// The file to which this test program writes the addresses of servers that it starts before it waits
-/// to be killed; unset in the parent process.
+/// The file to which this test program writes the addresses of servers that it starts before it
+/// waits to be killed; unset in the parent process.
 const ADDRESSES_FILE: &str = "BURSAR_TEST_ADDRESSES_FILE";
 
 /// Starts servers, writes their addresses to `note`, and waits to be killed.

@@ -23,8 +23,8 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(deployed(name)).unwrap()
 }
 
-/// The path of promtool, which is downloaded once if it is not installed. Without it the tests fail,
-/// so that no check is skipped silently.
+/// The path of promtool, which is downloaded once if it is not installed. Without it the tests
+/// fail, so that no check is skipped silently.
 fn promtool() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {

@@ -21,7 +21,8 @@ const WRITERS: usize = 8;
 const BUDGET_CENTS: u64 = 1_000_000_000_000;
 /// Steps of each writer before the first backup, so that it has data.
 const FIRST_STEPS: usize = 40;
-/// The maximal duration of a write during a backup; seconds would mean that it waited for the backup.
+/// The maximal duration of a write during a backup; seconds would mean that it waited for the
+/// backup.
 const WRITE_MAX: Duration = Duration::from_secs(2);
 
 /// Writers under load, with the duration of each step.

@@ -1,5 +1,5 @@
-//! The operator's commands, through a running server and on a data folder without one, with the same
-//! output and exit codes.
+//! The operator's commands, through a running server and on a data folder without one, with the
+//! same output and exit codes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 

@@ -59,8 +59,8 @@ fn a_terminated_server_truncates_no_response_and_loses_no_record() {
     server.stop();
 }
 
-/// Terminates a server while the writers write. Returns how long it took, and how the last request of
-/// each writer ended.
+/// Terminates a server while the writers write. Returns how long it took, and how the last request
+/// of each writer ended.
 fn terminate_under_load(
     server: &mut Server,
     tenant: &Tenant,

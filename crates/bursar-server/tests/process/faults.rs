@@ -52,8 +52,8 @@ impl Site {
         write_all(&mut self.writers, &self.tenant, server, acknowledged, unavailable)
     }
 
-    /// Kills the server, starts another on a working disk, and checks its data. Returns the duration
-    /// of the start.
+    /// Kills the server, starts another on a working disk, and checks its data. Returns the
+    /// duration of the start.
     #[track_caller]
     fn check_after_kill(&mut self, server: Server) -> Duration {
         server.kill();
@@ -185,8 +185,8 @@ fn a_permanently_failing_disk_returns_503_and_never_acknowledges() {
     }
 }
 
-/// A long WAL is checkpointed into the database. Commits are safe in the WAL and may be acknowledged;
-/// the checkpoint must not lose a page.
+/// A long WAL is checkpointed into the database. Commits are safe in the WAL and may be
+/// acknowledged; the checkpoint must not lose a page.
 #[test]
 fn a_disk_failure_during_a_checkpoint_loses_nothing() {
     let mut site = Site::new();

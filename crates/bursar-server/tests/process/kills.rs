@@ -19,7 +19,7 @@ const RESTART_MAX: Duration = Duration::from_secs(2);
 /// Records of a batch, which make the WAL long, and the bytes of one checkpoint.
 const BATCH: usize = 500;
 const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
-/// Until when the WAL must have grown that long.
+/// The timeout of growing the WAL to that size.
 const WAL_WAIT_MAX: Duration = Duration::from_secs(20);
 /// More steps than a writer takes between two kills.
 const STEPS_MAX: usize = 20_000;
@@ -54,7 +54,7 @@ fn acknowledged_records_are_stored_once_after_a_kill() {
 
     let mut clients: Vec<_> = writers.iter().map(|_| tenant.client(&server)).collect();
     for (writer, http) in writers.iter_mut().zip(&mut clients) {
-        assert!(writer.write(http, 20).is_none(), "a request failed before the kill");
+        assert!(writer.write(http, 20).is_none(), "a request failed without a kill");
     }
     server.stop();
     let server = Server::start(&folder);

@@ -1,5 +1,5 @@
-//! Tests of the real binary as a process: kills, failing disks, shutdown under load, commands, several
-//! nodes. What was acknowledged must be stored exactly once.
+//! Tests of the real binary as a process: kills, failing disks, shutdown under load, commands,
+//! several nodes. What was acknowledged must be stored exactly once.
 //!
 //! An ordinary run is short; with `BURSAR_PROVE=1` the same tests use larger numbers. Rules and
 //! routes are tested without a process, in tests/http and in the core.

@@ -16,7 +16,8 @@ const START_MAX: Duration = Duration::from_secs(20);
 
 /// A pooler that assigns a server connection to a client for one transaction at a time.
 ///
-/// It accepts the owner and the application's role of the cluster's databases. Dropping it stops it.
+/// It accepts the owner and the application's role of the cluster's databases. Dropping it stops
+/// it.
 pub struct Bouncer {
     process: Child,
     pid_file: PathBuf,

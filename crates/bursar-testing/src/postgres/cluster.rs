@@ -12,8 +12,8 @@ use super::url::Url;
 
 /// The URL of an existing server, with a role that may create databases and roles.
 const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";
-/// Databases and roles of an earlier run on such a server are dropped at this age. No run takes that
-/// long.
+/// Databases and roles of an earlier run on such a server are dropped at this age. No run takes
+/// that long.
 const STALE_AFTER_SECONDS: u64 = 3_600;
 const SUPERUSER: &str = "postgres";
 /// As durable as Bursar requires, and small.
@@ -60,7 +60,8 @@ struct OwnServer {
     _supervisor: Supervisor,
 }
 
-/// The two roles that all databases of a cluster share, because a template's objects have one owner.
+/// The two roles that all databases of a cluster share, because a template's objects have one
+/// owner.
 pub(super) struct Roles {
     pub(super) owner: String,
     pub(super) application: String,
@@ -70,8 +71,8 @@ pub(super) struct Roles {
 impl Cluster {
     /// The cluster that all tests of this process share. Tests must not stop it.
     ///
-    /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, or else one whose files are in memory if
-    /// possible.
+    /// It is the server that `BURSAR_TEST_POSTGRES_URL` names, or else one whose files are in
+    /// memory if possible.
     pub fn shared() -> &'static Self {
         SHARED.get_or_init(|| {
             let named = std::env::var(URL_VARIABLE).ok().filter(|url| !url.is_empty());
@@ -183,7 +184,8 @@ impl Cluster {
             let attributes = "login nosuperuser nobypassrls nocreatedb nocreaterole";
             for role in [&owner, &application] {
                 self.run(&format!("create role {role} {attributes} password '{password}'"));
-                // Without superuser one can create databases only for roles that one is a member of.
+                // Without superuser one can create databases only for roles that one is a member
+                // of.
                 self.run(&format!("grant {role} to current_user"));
             }
             Roles { owner, application, password }

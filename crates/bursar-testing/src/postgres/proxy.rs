@@ -1,8 +1,8 @@
-//! A proxy in front of PostgreSQL that can close connections, delay replies, and lose the reply to a
-//! commit.
+//! A proxy in front of PostgreSQL that can close connections, delay replies, and lose the reply to
+//! a commit.
 //!
-//! It parses as much of the protocol as that takes: the ends of messages, which messages get a reply,
-//! and whether a statement is `commit`. Deliberately absent: TLS and COPY FROM STDIN.
+//! It parses as much of the protocol as that takes: the ends of messages, which messages get a
+//! reply, and whether a statement is `commit`. Deliberately absent: TLS and COPY FROM STDIN.
 
 use std::io::{BufReader, BufWriter, Read, Result, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -207,7 +207,8 @@ fn connect(client: TcpStream, shared: &Shared) -> Result<Arc<Link>> {
     Ok(Arc::new(Link { client, server, is_cut, batches }))
 }
 
-/// A message: its type, which the first messages of a connection lack, and the bytes after the length.
+/// A message: its type, which the first messages of a connection lack, and the bytes after the
+/// length.
 struct Message {
     kind: Option<u8>,
     body: Vec<u8>,

@@ -4,8 +4,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// Waits until its standard input closes, then stops the process in a pid file and removes a folder:
-/// `$1` is the folder, `$2` the file, `$3` the signal.
+/// Waits until its standard input closes, then stops the process in a pid file and removes a
+/// folder: `$1` is the folder, `$2` the file, `$3` the signal.
 ///
 /// The process removes the pid file when it exits. After ten seconds it is killed.
 const SCRIPT: &str = r#"
@@ -25,8 +25,8 @@ rm -rf "$1"
 
 /// A shell that cleans up after the test process.
 ///
-/// It reads from a pipe whose only writing end is the test's: the kernel closes that end whether the
-/// test returns, panics or is killed.
+/// It reads from a pipe whose only writing end is the test's: the kernel closes that end whether
+/// the test returns, panics or is killed.
 pub(super) struct Supervisor {
     shell: Child,
     pipe: Option<ChildStdin>,

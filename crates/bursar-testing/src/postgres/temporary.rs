@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 /// The prefix of the names of all roles and databases that tests create.
 pub(super) const PREFIX: &str = "bursar_test_";
-/// Below the ephemeral ports. A client that connects to an ephemeral port while its server is down can
-/// connect to itself, and another program can take the port before the server is back.
+/// Below the ephemeral ports. A client that connects to an ephemeral port while its server is down
+/// can connect to itself, and another program can take the port before the server is back.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// A file system in memory, on systems that have it.
 const MEMORY: &str = "/dev/shm";
@@ -57,7 +57,8 @@ pub(super) fn folder() -> PathBuf {
 
 /// The same in memory, if there is enough of it and `TMPDIR` is not set.
 ///
-/// Creating a database writes about 16 MB, which took 10 to 30 ms in memory and 40 to 500 ms on disk.
+/// Creating a database writes about 16 MB, which took 10 to 30 ms in memory and 40 to 500 ms on
+/// disk.
 pub(super) fn memory_folder() -> PathBuf {
     let is_named = std::env::var_os("TMPDIR").is_some();
     let has_room = || free_kib(MEMORY).is_some_and(|free| free >= MEMORY_FREE_MIN_KIB);

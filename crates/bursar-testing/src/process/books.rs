@@ -1,5 +1,5 @@
-//! The stored records and reservations of a tenant, read over the API, with every sum checked against
-//! the rows.
+//! The stored records and reservations of a tenant, read over the API, with every sum checked
+//! against the rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -136,8 +136,8 @@ impl CanaryRequests {
         }
     }
 
-    /// Sends canaries to every route, and asserts that no response shows one. Outside bodies one canary
-    /// is sent per place, in turn, unless `every_canary` is set.
+    /// Sends canaries to every route, and asserts that no response shows one. Outside bodies one
+    /// canary is sent per place, in turn, unless `every_canary` is set.
     pub fn send_all(&mut self, every_canary: bool) {
         let mut turn = 0;
         for (path, method, operation) in self.operations() {

@@ -1,5 +1,5 @@
-//! Checks during and after a jump of the clock, on all servers over one store whose time is late June
-//! 2031.
+//! Checks during and after a jump of the clock, on all servers over one store whose time is late
+//! June 2031.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -81,8 +81,8 @@ impl JumpChecker {
         Self { tenant, expiring, used_up, unlimited, recorded_cents, calls }
     }
 
-    /// Checks a short jump: meanwhile writes and decisions are refused if `is_refused`, and nothing else
-    /// changes.
+    /// Checks a short jump: meanwhile writes and decisions are refused if `is_refused`, and nothing
+    /// else changes.
     #[track_caller]
     pub fn check_short_jump(
         &self,
@@ -133,7 +133,8 @@ impl JumpChecker {
         }
     }
 
-    /// Checks that June's budget is used up and July's is not, and that records count in that month.
+    /// Checks that June's budget is used up and July's is not, and that records count in that
+    /// month.
     #[track_caller]
     pub fn check_month(&self, servers: &[&Server], is_july: bool) {
         for server in servers {
@@ -202,8 +203,8 @@ impl JumpChecker {
         id
     }
 
-    /// Sends all requests to all servers for a moment. Returns how many each server refused because of
-    /// the clock.
+    /// Sends all requests to all servers for a moment. Returns how many each server refused because
+    /// of the clock.
     #[track_caller]
     fn refusals_for_a_moment(&self, servers: &[&Server], exhausted: &Exhausted) -> Vec<usize> {
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! The real binary in its own folder, clients that record what the server acknowledged, and checks of
-//! the stored sums.
+//! The real binary in its own folder, clients that record what the server acknowledged, and checks
+//! of the stored sums.
 
 pub mod bodies;
 pub mod books;

@@ -15,8 +15,8 @@ pub const WRITES: &str = "pwrite64,write";
 pub struct Fault {
     pub calls: &'static str,
     pub error: &'static str,
-    /// In strace's syntax: `2` is the second call, `2+` from the second on, `2..5` the second to the
-    /// fifth. strace counts per thread, which is exact with a single writing thread.
+    /// In strace's syntax: `2` is the second call, `2+` from the second on, `2..5` the second to
+    /// the fifth. strace counts per thread, which is exact with a single writing thread.
     pub when: String,
     /// The file in the data folder whose calls fail. Calls on other files do not count.
     pub file: &'static str,

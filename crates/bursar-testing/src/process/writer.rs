@@ -339,8 +339,8 @@ impl Draft {
     }
 }
 
-/// Checks that every acknowledged record and reservation is stored once, and that nothing else is but
-/// the steps in doubt. Returns the number of acknowledged records.
+/// Checks that every acknowledged record and reservation is stored once, and that nothing else is
+/// but the steps in doubt. Returns the number of acknowledged records.
 #[track_caller]
 pub fn check_acknowledged(writers: &[Writer], books: &Books) -> usize {
     let (mut entries, mut holds) = (0, 0);

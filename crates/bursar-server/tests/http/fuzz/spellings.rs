@@ -1,16 +1,16 @@
-//! One record in any spelling: the notation of its figures, the white space and escapes of its
-//! texts, the order of its fields.
+//! Random spellings of a record: notations of numbers, white space and escapes of texts, the order
+//! of fields.
 
 use bursar_core::{IntegrationId, Timestamp};
 use bursar_server::api::telemetry::usage_record::check_record;
 use bursar_server::wire::timestamps;
 use bursar_testing::fuzzing::{Choices, Effort, Outcome, fuzz};
 
-/// A value of a record, apart from its spelling.
+/// A value of a record, independent of its spelling.
 enum Value {
-    /// A number of units of a ten to the power of minus so many.
+    /// A number of units, and the number of decimal places of a unit.
     Figure(u64, usize),
-    /// A label; U+FFFD in it stands for any control character.
+    /// A label, in which U+FFFD is the placeholder of any control character.
     Label(String),
     /// A label that is the same in upper and lower case.
     Provider(&'static str),
@@ -23,7 +23,7 @@ enum Value {
 fn any_record(choices: &mut Choices<'_>) -> Vec<(&'static str, Value)> {
     let figure = |choices: &mut Choices<'_>, max: u64| {
         let number = choices.integer().unsigned_abs();
-        // Now and then one that is too large.
+        // Sometimes a number that is too large.
         if choices.one_in(60) { number } else { number % (max + 1) }
     };
     let (tokens_in, tokens_out) = (figure(choices, 1_000_000_000), figure(choices, 1_000_000_000));
@@ -107,7 +107,7 @@ fn spelled_value(value: &Value, choices: &mut Choices<'_>) -> String {
             };
             let mut label: String =
                 label.chars().map(|part| other(&part.to_string(), choices)).collect();
-            // White space at an end would be cut instead of replaced.
+            // White space at an end would be trimmed instead of replaced.
             if label.trim().len() < label.len() {
                 label = label.replace(char::is_control, "\u{1b}").replace('\u{2028}', "\u{1b}");
             }
@@ -140,9 +140,9 @@ fn white_space(choices: &mut Choices<'_>) -> &'static str {
     choices.one_of(&["", "", " ", "\t", "\r\n", "\u{a0}", "\u{3000} "])
 }
 
-/// A number or a string of it, with or without an exponent, zeros and a sign.
+/// A number, or a string with it, with or without an exponent, zeros and a sign.
 fn spelled_figure(units: u64, places: usize, choices: &mut Choices<'_>) -> String {
-    // Further places that do not count: the figure is rounded half up to its own.
+    // Further zeros do not change the number.
     let more = choices.one_of(&["", "", "0", "00", "000000000000000000000000"]);
     let digits = format!("{units:0>width$}{more}", width = places + 1);
     let places = places + more.len();

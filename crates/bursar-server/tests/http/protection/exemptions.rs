@@ -1,4 +1,5 @@
-//! What is accepted beyond a threshold: settling records, repetitions, releases and emergency measures.
+//! What is accepted beyond a threshold: settling records, repetitions, releases and emergency
+//! measures.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Isolation of tenants: a table of all routes, each tested with every credential that is not allowed.
+//! Isolation of tenants: a table of all routes, each tested with every credential that is not
+//! allowed.
 
 mod credentials;
 mod tenants;

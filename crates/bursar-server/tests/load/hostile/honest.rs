@@ -1,5 +1,5 @@
-//! The honest callers: a tenant that sends checks and records and reads its history, and an operator
-//! that reads `/metrics` and `/health`, each at a fixed rate.
+//! The honest callers: a tenant that sends checks and records and reads its history, and an
+//! operator that reads `/metrics` and `/health`, each at a fixed rate.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl Probe {
         })
     }
 
-    /// The maximal p99. An ordinary run has a debug build on a busy machine, so its limit is a multiple
-    /// of that of a long run.
+    /// The maximal p99. An ordinary run has a debug build on a busy machine, so its limit is a
+    /// multiple of that of a long run.
     pub(crate) fn p99_max(self) -> Duration {
         Duration::from_millis(match self {
             Self::Check | Self::Record | Self::Health => scale(400, 50),
@@ -71,8 +71,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Counts a request, and the requests that would have been sent at this interval while it waited,
-    /// with their remaining waits. Otherwise a slow response would hide them.
+    /// Counts a request, and the requests that would have been sent at this interval while it
+    /// waited, with their remaining waits. Otherwise a slow response would hide them.
     fn count(&mut self, took: Duration, interval: Duration) {
         let mut waits = Some(took).filter(|took| !took.is_zero());
         while let Some(wait) = waits {

@@ -20,8 +20,8 @@ const SHORT: Duration = Duration::from_secs(2);
 /// (48 MiB) and responses (32 MiB), of which one tenant gets a quarter, the values parsed from
 /// them, the queue of the writer and its cache.
 const PEAK_KIB_MAX: u64 = 200 * 1024;
-/// The maximal growth from the first to the second half of an attack, for effects of the allocator. An
-/// ordinary run ends before the caches are warm.
+/// The maximal growth from the first to the second half of an attack, for effects of the allocator.
+/// An ordinary run ends before the caches are warm.
 fn growth_kib_max() -> u64 {
     scale(96, 32) * 1024
 }

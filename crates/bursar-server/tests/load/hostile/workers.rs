@@ -38,8 +38,8 @@ fn decoded(scene: &mut Scene) -> Vec<Client> {
     (0..each * requests.len()).filter_map(client).collect()
 }
 
-/// A gzip member of about this size that consists of empty blocks with fixed codes. Each block takes
-/// ten bits, and the decoder builds its tables anew for it.
+/// A gzip member of about this size that consists of empty blocks with fixed codes. Each block
+/// takes ten bits, and the decoder builds its tables anew for it.
 fn empty_blocks(bytes: usize) -> Vec<u8> {
     // Three bits for a block with fixed codes that is not the last, seven for its end.
     const BLOCK: u64 = 0b010;

@@ -16,8 +16,8 @@ const CLIENTS: usize = 32;
 /// No more holds are made this long before all expire.
 const PAUSE_BEFORE_EXPIRY: Duration = Duration::from_millis(500);
 
-/// Reservations that all expire in the middle of the attack, and others with short lifetimes. Beyond
-/// 50,000 of an integration they are refused.
+/// Reservations that all expire in the middle of the attack, and others with short lifetimes.
+/// Beyond 50,000 of an integration they are refused.
 pub(crate) const EXPIRING: Attack =
     Attack { statuses: &[200, 201, 409], ..Attack::new("expiring", expiring) };
 /// Batches of records and conflicts, and changes of integrations, at full speed.

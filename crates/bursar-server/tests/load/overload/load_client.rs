@@ -1,5 +1,5 @@
-//! Load clients. They repeat refused requests at once, so that the acknowledged requests have the same
-//! mix with and without overload.
+//! Load clients. They repeat refused requests at once, so that the acknowledged requests have the
+//! same mix with and without overload.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -36,7 +36,8 @@ pub(crate) struct Target {
 pub(crate) enum Pace {
     /// The next request after the last response.
     Closed,
-    /// This many records and reservations a second, of all clients together, independent of responses.
+    /// This many records and reservations a second, of all clients together, independent of
+    /// responses.
     Open(f64),
 }
 

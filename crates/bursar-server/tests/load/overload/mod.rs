@@ -1,4 +1,5 @@
-//! Ten times the capacity, in 256 MiB: the throughput stays, the rest is refused, and nothing is lost.
+//! Ten times the capacity, in 256 MiB: the throughput stays, the rest is refused, and nothing is
+//! lost.
 //!
 //! With `BURSAR_PROVE=1` the test runs longer, with more clients, and checks the throughput too.
 
@@ -161,8 +162,8 @@ impl Scene {
         peak
     }
 
-    /// Brings the server into its state under load. A new one has more of the cgroup's memory for pages
-    /// of its file, and is faster until its connections and queues have taken theirs.
+    /// Brings the server into its state under load. A new one has more of the cgroup's memory for
+    /// pages of its file, and is faster until its connections and queues have taken theirs.
     fn warm_up(&mut self) {
         let fresh = self.peak();
         let time = scale(Duration::from_millis(500), Duration::from_secs(4));
@@ -202,8 +203,8 @@ impl Scene {
     }
 }
 
-/// Drops the data file from the page cache. A cgroup counts only pages that it read itself, so with a
-/// warm cache the server would be too fast at first.
+/// Drops the data file from the page cache. A cgroup counts only pages that it read itself, so with
+/// a warm cache the server would be too fast at first.
 fn forget_pages(folder: &Folder) {
     let data = File::open(folder.file("bursar.db")).expect("the data file");
     data.sync_all().expect("pages on the disk");

@@ -83,8 +83,8 @@ impl Plan {
         self.step
     }
 
-    /// The size of the current batch. Clients start in different cycles, so that the mix of all is the
-    /// same at every moment.
+    /// The size of the current batch. Clients start in different cycles, so that the mix of all is
+    /// the same at every moment.
     fn batch(&self) -> u64 {
         let cycle = self.step / STEPS + self.client as u64;
         if cycle % 4 == 3 { LARGE_BATCH } else { SMALL_BATCH }

@@ -169,8 +169,8 @@ fn a_client_that_expects_100_continue_is_refused_at_once() {
     server.stop();
 }
 
-/// Sends requests from several clients, whose connections must stay open; returns how many responses
-/// have this status.
+/// Sends requests from several clients, whose connections must stay open; returns how many
+/// responses have this status.
 #[track_caller]
 fn flood(server: &Server, request: &[u8], expected: u16) -> usize {
     let (clients, requests) = (4, 60);

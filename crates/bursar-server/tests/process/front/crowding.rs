@@ -1,4 +1,5 @@
-//! A full connection pool: idle connections are closed, busy ones stay, and the operator is admitted.
+//! A full connection pool: idle connections are closed, busy ones stay, and the operator is
+//! admitted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

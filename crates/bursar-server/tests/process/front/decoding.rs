@@ -77,8 +77,8 @@ impl Scene {
         Self { server, loud, quiet, _folder: folder }
     }
 
-    /// Attacks with several clients and asserts the latency of the other tenant meanwhile. An attack
-    /// returns whether it got the expected response.
+    /// Attacks with several clients and asserts the latency of the other tenant meanwhile. An
+    /// attack returns whether it got the expected response.
     #[track_caller]
     fn check(self, attack: impl Fn(&str) -> bool + Sync) {
         let mut quiet = self.quiet.client(&self.server);
@@ -202,8 +202,8 @@ fn long_tokens_delay_no_other_tenant() {
 
 #[test]
 fn expanding_http2_heads_delay_no_other_tenant() {
-    // The decoder keeps a field of 4 KiB, which one byte then refers to: a frame of 16 KiB expands to
-    // 64 MiB.
+    // The decoder keeps a field of 4 KiB, which one byte then refers to: a frame of 16 KiB expands
+    // to 64 MiB.
     let kept = frames::fields(&[("x", &"a".repeat(4_000))]);
     let first = [&[0x40], &kept[1..]].concat();
     let named = vec![0x80 | 62; 16_000];

@@ -90,8 +90,8 @@ fn check_round(fleet: &Fleet, tenant: &Tenant, integration: &str, round: usize) 
     }
 }
 
-/// Runs rounds on new integrations and, in turn, on a used-up one, whose reservations are the first of
-/// a new month.
+/// Runs rounds on new integrations and, in turn, on a used-up one, whose reservations are the first
+/// of a new month.
 #[track_caller]
 pub(crate) fn check_exact(fleet: &Fleet, rounds: usize) {
     let mut tenant = fleet.tenant(&[]);

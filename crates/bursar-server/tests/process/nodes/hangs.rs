@@ -1,4 +1,5 @@
-//! A node that is stopped in the middle of a transaction and continues later, like a paused machine.
+//! A node that is stopped in the middle of a transaction and continues later, like a paused
+//! machine.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Row level security, the second barrier behind the statements: what the role of the servers and the
-//! owner of the tables can read and write without or as another tenant.
+//! Row level security, the second barrier behind the statements: what the role of the servers and
+//! the owner of the tables can read and write without or as another tenant.
 
 use std::time::Duration;
 

@@ -113,8 +113,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// Runs the writers while a function disturbs the nodes, and then until no request of a writer is in
-/// doubt.
+/// Runs the writers while a function disturbs the nodes, and then until no request of a writer is
+/// in doubt.
 pub(crate) fn write_while<T>(
     tenant: &Tenant,
     addresses: &Addresses,
