@@ -239,6 +239,12 @@ impl Usage {
     /// It is computed from the texts in UTF-8 plus [`Usage::FIXED_BYTES`], so that it is the same
     /// on every database and can be recomputed.
     pub fn stored_bytes(&self) -> i64 {
+        let texts = i64::try_from(self.text_bytes()).unwrap_or(i64::MAX);
+        texts.saturating_add(Self::FIXED_BYTES)
+    }
+
+    /// The bytes of all texts of the record, with tags and units as they are stored.
+    pub fn text_bytes(&self) -> usize {
         let optional = [
             &self.session_id,
             &self.agent_id,
@@ -254,8 +260,7 @@ impl Usage {
         let lists = [self.tags.json(), self.units.json()];
         let lists: usize = lists.iter().flatten().map(String::len).sum();
         let required = self.call_id.as_str().len() + self.provider.len() + self.model.len();
-        let texts = required + optional + lists;
-        i64::try_from(texts).unwrap_or(i64::MAX).saturating_add(Self::FIXED_BYTES)
+        required + optional + lists
     }
 
     /// Checks all texts and figures of a record from a client.

@@ -129,6 +129,9 @@ impl QueueItem for Job {
 /// The approximate memory of a job without its records, and of a record without its long texts.
 pub(crate) const SMALL: usize = 512;
 
+/// The bytes of the texts of an ordinary record, which [`SMALL`] includes.
+const SHORT_TEXTS: usize = 256;
+
 /// Batches of up to this many records have the rank of single records.
 const SMALL_BATCH: usize = 16;
 
@@ -137,13 +140,7 @@ fn rank_of(records: usize) -> Rank {
 }
 
 fn record_bytes(usage: &Usage) -> usize {
-    let long = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    let tags: usize = usage.tags.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
-    SMALL
-        + long(&usage.metadata)
-        + long(&usage.error_message)
-        + tags
-        + usage.units.iter().len() * 64
+    SMALL + usage.text_bytes().saturating_sub(SHORT_TEXTS)
 }
 
 /// A change of the control plane, with the type of its result erased.

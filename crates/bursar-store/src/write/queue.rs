@@ -35,6 +35,9 @@ const GROUP_COMMANDS_MAX: usize = 4_096;
 /// A new command waits for the current group and for its own. With 4,096 records that took 100 ms
 /// under a flood of batches.
 const GROUP_BULK_MAX: usize = 512;
+/// The limit on the bytes of these records: as many as of ordinary size, fewer of those with long
+/// texts, so that a group takes the same time whatever others send.
+const GROUP_BULK_BYTES_MAX: usize = 512 * 1024;
 /// The limit on the bytes of facts in a group, and again on the bytes of batches.
 ///
 /// A group stays in memory until it is written.
@@ -251,7 +254,7 @@ impl<J: QueueItem> State<J> {
         let for_facts = room - for_admissions - for_bulk;
         room -= self.facts.take(for_facts, GROUP_BYTES_MAX, &mut group).min(room);
         // A batch is not split, so it can exceed its part. Admissions get their part regardless.
-        let bulk = self.bulk.take(for_bulk, GROUP_BYTES_MAX, &mut group);
+        let bulk = self.bulk.take(for_bulk, GROUP_BULK_BYTES_MAX, &mut group);
         let for_admissions = room.saturating_sub(bulk).max(for_admissions);
         self.admissions.take(for_admissions, BYTES_MAX, &mut group);
         self.throttled.take(GROUP_THROTTLED_MAX, GROUP_BYTES_MAX, &mut group);
