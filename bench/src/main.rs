@@ -107,6 +107,7 @@ fn embedded(
         report.http(run("single ingest, 64 connections", 64, &setup.single()).await?);
         report.http(run("single ingest, 256 connections", 256, &setup.single()).await?);
         report.http(run("batches of 100, 16 connections", 16, &setup.batch()).await?);
+        report.http(run("batches of 100, 64 connections", 64, &setup.batch()).await?);
         report.http(run("check, 64 connections", 64, &setup.check()).await?);
         report.http(run("reserve, 64 connections", 64, &setup.reserve()).await?);
         report.memory(server.resident_kib());

@@ -26,6 +26,7 @@ struct Postgres {
 const TARGETS: &[(&str, f64, Base)] = &[
     ("single ingest, 64 connections", 0.25, Base::Requests),
     ("batches of 100, 16 connections", 0.8, Base::Records),
+    ("batches of 100, 64 connections", 0.8, Base::Records),
     ("check, 64 connections", 0.6, Base::Requests),
     ("reserve, 64 connections", 0.1, Base::Requests),
 ];
