@@ -25,7 +25,7 @@ deny:
 # the whole API for a few minutes more, which needs curl, and python3 with venv and pip.
 prove:
 	cargo test --workspace --locked --profile prove --no-run
-	BURSAR_PROVE=1 timeout --kill-after=10 1500 cargo test --workspace --locked --profile prove
+	BURSAR_PROVE=1 timeout --kill-after=10 1500 cargo test --workspace --locked --profile prove --no-fail-fast
 	cargo build --locked --profile prove --bin bursar
 	timeout --kill-after=10 900 tools/schemathesis.sh target/prove/bursar
 
