@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::memory::Caches;
@@ -28,6 +29,7 @@ pub(super) fn open_writable(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "fullfsync", "on")?;
     connection.pragma_update(None, "checkpoint_fullfsync", "on")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    keep_plans(&connection)?;
     Ok(connection)
 }
 
@@ -37,5 +39,12 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "cache_size", -Caches::fitting().reader_kib)?;
     connection.set_prepared_statement_cache_capacity(64);
+    keep_plans(&connection)?;
     Ok(connection)
+}
+
+/// Keeps the plan of a prepared statement. Otherwise SQLite prepares a statement again whenever a
+/// value changes that could change its plan, which costs more than a lookup by key.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
 }

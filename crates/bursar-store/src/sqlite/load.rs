@@ -6,7 +6,7 @@ use bursar_core::{
     Account, Book, Call, CallKey, Counter, EntryId, Hold, IntegrationId, Loaded, Month,
     RecordedCall, TenantId, TenantSums, Timestamp, Totals,
 };
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::store_error;
 use super::holds::Holds;
@@ -15,7 +15,7 @@ use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
 use crate::read::accounts::AccountSnapshot;
 use crate::rows::codec::{SCOPE_INTEGRATION, id};
-use crate::rows::columns::{Columns, RawColumns};
+use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::row::{IntegrationRow, TenantRow};
 use crate::tables::integrations::SELECT_INTEGRATION;
@@ -25,11 +25,10 @@ use crate::write::writer_connection::{Claim, LoadRequest};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";
-const SELECT_CALL: &str = "select c.entry_id, r.call_id, r.integration_id, \
-     r.estimated_cost_nanos, r.estimated_tokens, r.model, r.ttl_seconds, r.decision, \
-     r.reserved_at, r.expires_at, r.state, r.ended_at from calls c left join reservations r \
-     on r.tenant_id = c.tenant_id and r.call_key = c.call_key \
-     where c.tenant_id = ?1 and c.call_key = ?2";
+const SELECT_CALL: &str = "select entry_id from calls where tenant_id = ?1 and call_key = ?2";
+const SELECT_RESERVATION: &str = "select call_id, integration_id, estimated_cost_nanos, \
+     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, ended_at \
+     from reservations where tenant_id = ?1 and call_key = ?2";
 const SELECT_RECORDED: &str = "select call_id, integration_id, session_id, agent_id, provider, \
      model, tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
      cost_source from usage_entries where entry_id = ?1 and tenant_id = ?2";
@@ -193,15 +192,19 @@ fn stored_call(
     tenant_id: TenantId,
     key: CallKey,
 ) -> Result<Option<Call>, StoreError> {
+    let key = params![tenant_id.number(), key.0.to_be_bytes()];
     let mut statement = db.prepare_cached(SELECT_CALL).map_err(store_error)?;
-    let mut rows =
-        statement.query(params![tenant_id.number(), key.0.to_be_bytes()]).map_err(store_error)?;
-    let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
-    let record = match row.opt_number(0)? {
+    let entry: Option<Option<i64>> =
+        statement.query_row(key, |row| row.get(0)).optional().map_err(store_error)?;
+    let Some(entry) = entry else { return Ok(None) };
+    let mut statement = db.prepare_cached(SELECT_RESERVATION).map_err(store_error)?;
+    let mut rows = statement.query(key).map_err(store_error)?;
+    let reservation = match rows.next().map_err(store_error)? {
+        Some(row) => decode::reservation(row, 0)?,
         None => None,
-        Some(number) => Some(recorded(db, tenant_id, number)?),
     };
-    decode::call(decode::reservation(row, 1)?, record).map(Some)
+    let record = entry.map(|number| recorded(db, tenant_id, number)).transpose()?;
+    decode::call(reservation, record).map(Some)
 }
 
 /// The content of a recorded call, which a repetition must match.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bursar_core::Timestamp;
 use bursar_store::{AuditKey, Clock, OpenError, SqliteStore};
-use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, StatementStatus};
 use tempfile::TempDir;
 
 use crate::support::constants::{self, Constant};
@@ -45,6 +46,32 @@ fn every_statement_prepares_on_the_newest_schema() {
         let prepared = db.prepare(&text);
         assert!(prepared.is_ok(), "{name} in {file}: {}\n{text}", prepared.err().unwrap());
     }
+}
+
+/// The setting of the store's connections with which SQLite keeps plans.
+#[test]
+fn no_statement_is_prepared_again_for_other_values() {
+    let (_folder, path) = migrated();
+    let db = Connection::open(path).unwrap();
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).unwrap();
+    let mut prepared_again = Vec::new();
+    for Constant { name, file, text } in constants() {
+        if !text.starts_with("select") {
+            continue;
+        }
+        let mut statement = db.prepare(&text).unwrap();
+        for value in [1, 2, 3] {
+            for at in 1..=statement.parameter_count() {
+                statement.raw_bind_parameter(at, value).unwrap();
+            }
+            let mut rows = statement.raw_query();
+            while rows.next().unwrap().is_some() {}
+        }
+        if statement.get_status(StatementStatus::RePrepare) > 0 {
+            prepared_again.push(format!("{name} in {file}"));
+        }
+    }
+    assert_eq!(prepared_again, Vec::<String>::new());
 }
 
 /// Statements that may scan a table: without a tenant, once at the start, for the metrics, or to

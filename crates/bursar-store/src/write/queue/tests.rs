@@ -128,8 +128,8 @@ fn large_batches_leave_admissions_their_part() {
 fn a_group_is_limited_in_bytes_and_has_jobs_of_every_rank() {
     let queue = Queue::new();
     for tenant in 1..=3 {
-        for rank in [Rank::Fact, Rank::Bulk] {
-            let _ = queue.push(Job(tenant, rank, BYTES_MAX / 12, 1));
+        for (rank, bytes) in [(Rank::Fact, GROUP_BYTES_MAX), (Rank::Bulk, GROUP_BULK_BYTES_MAX)] {
+            let _ = queue.push(Job(tenant, rank, bytes / 2, 1));
         }
         let _ = queue.push(Job(tenant, Rank::Admission, 1, 1));
     }
