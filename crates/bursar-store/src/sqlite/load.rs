@@ -38,7 +38,7 @@ const SELECT_COUNTER: &str = "select used_cost_nanos, used_tokens, used_calls, h
 const SELECT_RATE: &str = "select second, calls from rate_slots \
      where tenant_id = ?1 and scope_kind = ?2 and scope_id = ?3";
 const SELECT_OPEN: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at from reservations \
+     expires_at from reservations indexed by reservations_open \
      where tenant_id = ?1 and integration_id = ?2 and state = 1";
 const SELECT_DUE_OF: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
      expires_at from reservations where tenant_id = ?1 and integration_id = ?2 \
