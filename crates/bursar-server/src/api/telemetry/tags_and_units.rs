@@ -83,12 +83,11 @@ pub(super) fn read_units(
     let mut units = Units::default();
     let Some(sent) = sent else { return Ok(units) };
     for (name, amount) in pairs("units", sent)?.0 {
-        // The name is checked first: what stands under an unknown one is not looked at.
+        // Names that are not kept are not shown in an error either.
+        let is_name = Units::is_name(&name) && !raw_key::contains_key(&name);
         let field = format!("units.{name}");
-        let is_kept = Units::is_name(&name)
-            && !raw_key::contains_key(&name)
-            && units.add(&name, read_amount(&field, amount)?).is_ok();
-        if !is_kept {
+        let amount = read_amount(if is_name { &field } else { "units" }, amount)?;
+        if !is_name || units.add(&name, amount).is_err() {
             ignored.add(&field);
         }
     }
