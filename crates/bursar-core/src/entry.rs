@@ -77,7 +77,8 @@ pub struct RecordedCall {
     pub policy_result: PolicyResult,
     pub error_code: Option<Box<str>>,
     pub occurred_at: Timestamp,
-    /// The source of the cost that counts. A duplicate answers with it, and does not compare it.
+    /// The source of the cost that counts. It is returned for a duplicate, and is not
+    /// compared.
     pub cost_source: CostSource,
 }
 

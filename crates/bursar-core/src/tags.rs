@@ -1,70 +1,49 @@
 //! Tags of a call: names and values that its caller chose, such as a team or a feature.
 
+use std::collections::BTreeMap;
+
 use crate::text::is_control;
 
 /// The most tags of a call.
-pub const TAGS_MAX: usize = 16;
+const TAGS_MAX: usize = 16;
 /// The longest name of a tag, in characters, all of them ASCII.
 const NAME_CHARS_MAX: usize = 64;
 /// The longest value of a tag, in characters.
 const VALUE_CHARS_MAX: usize = 256;
-/// Names that begin so are those of the server.
+/// The prefix of names that are reserved for the server.
 const SERVER_PREFIX: &str = "bursar.";
-/// The name under which the server keeps the import that a record came with.
+/// A name that is reserved for the server.
 const IMPORT: &str = "import";
-
-/// A tag cannot be kept. The text is the rest of a sentence about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TagError {
-    #[error(
-        "must have a name of 1 to {NAME_CHARS_MAX} of the characters A-Z, a-z, 0-9, _, . and -"
-    )]
-    Name,
-    #[error("must have another name, because the server uses this one")]
-    ServerName,
-    #[error("must have a value of 1 to {VALUE_CHARS_MAX} characters")]
-    Value,
-    #[error("must be one of at most {TAGS_MAX}")]
-    TooMany,
-    #[error("must be there once")]
-    Twice,
-}
 
 /// The tags of a call, ordered by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tags(Vec<(Box<str>, Box<str>)>);
 
 impl Tags {
-    /// Adds a tag of a client.
+    /// Adds a tag of a client. Returns whether it is kept.
     ///
-    /// # Errors
-    /// [`TagError`]; the tags then stay as they were.
-    pub fn add(&mut self, name: &str, value: &str) -> Result<(), TagError> {
+    /// A tag is kept if its name and value are valid, the name is not there yet and not reserved for
+    /// the server, and there are fewer than 16 tags.
+    pub fn add(&mut self, name: &str, value: &str) -> bool {
         let of_names =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        if !(1..=NAME_CHARS_MAX).contains(&name.len()) || !name.bytes().all(of_names) {
-            return Err(TagError::Name);
-        }
-        if name == IMPORT || name.starts_with(SERVER_PREFIX) {
-            return Err(TagError::ServerName);
-        }
+        let is_name = (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(of_names);
+        let is_reserved = name == IMPORT || name.starts_with(SERVER_PREFIX);
         let is_long = value.chars().nth(VALUE_CHARS_MAX).is_some();
-        if value.is_empty() || is_long || value.chars().any(is_control) {
-            return Err(TagError::Value);
-        }
+        let is_value = !value.is_empty() && !is_long && !value.chars().any(is_control);
         let place = self.0.binary_search_by(|(known, _)| (**known).cmp(name));
-        let Err(place) = place else { return Err(TagError::Twice) };
-        if self.0.len() >= TAGS_MAX {
-            return Err(TagError::TooMany);
+        match place {
+            Err(place) if is_name && !is_reserved && is_value && self.0.len() < TAGS_MAX => {
+                self.0.insert(place, (name.into(), value.into()));
+                true
+            }
+            Ok(_) | Err(_) => false,
         }
-        self.0.insert(place, (name.into(), value.into()));
-        Ok(())
     }
 
-    /// The tags as they are stored, with those of the server.
-    pub fn stored(mut pairs: Vec<(Box<str>, Box<str>)>) -> Self {
-        pairs.sort_unstable();
-        Self(pairs)
+    /// Tags from storage, which are not checked again.
+    pub fn stored(pairs: BTreeMap<Box<str>, Box<str>>) -> Self {
+        Self(pairs.into_iter().collect())
     }
 
     /// Names and values, ordered by name.
@@ -84,6 +63,17 @@ impl Tags {
         let pairs: Vec<String> = self.0.iter().map(pair).collect();
         Some(format!("{{{}}}", pairs.join(",")))
     }
+
+    /// The length of [`Tags::json`] in bytes; 0 if there are none.
+    pub fn json_bytes(&self) -> usize {
+        let escapes =
+            |value: &str| value.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+        // Four quotes and a colon, and a comma or the closing brace. Then the opening one.
+        let pair =
+            |(name, value): &(Box<str>, Box<str>)| name.len() + value.len() + escapes(value) + 6;
+        let pairs: usize = self.0.iter().map(pair).sum();
+        if pairs == 0 { 0 } else { pairs + 1 }
+    }
 }
 
 #[cfg(test)]
@@ -91,25 +81,25 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(name: &str, value: &str, expected: Result<(), TagError>) {
-        assert_eq!(Tags::default().add(name, value), expected, "{name}");
+    fn check(name: &str, value: &str, is_kept: bool) {
+        assert_eq!(Tags::default().add(name, value), is_kept, "{name}");
     }
 
     #[test]
     fn a_tag_has_a_plain_name_and_a_bounded_value() {
-        check("team", "search & ads", Ok(()));
-        check("A-z_0.9", "größe", Ok(()));
-        check(&"x".repeat(64), &"ä".repeat(256), Ok(()));
-        check(&"x".repeat(65), "a", Err(TagError::Name));
-        check("", "a", Err(TagError::Name));
-        check("größe", "a", Err(TagError::Name));
-        check("a b", "a", Err(TagError::Name));
-        check("team", "", Err(TagError::Value));
-        check("team", &"ä".repeat(257), Err(TagError::Value));
-        check("team", "a\nb", Err(TagError::Value));
-        check("import", "a", Err(TagError::ServerName));
-        check("bursar.import", "a", Err(TagError::ServerName));
-        check("bursar", "a", Ok(()));
+        check("team", "search & ads", true);
+        check("A-z_0.9", "größe", true);
+        check(&"x".repeat(64), &"ä".repeat(256), true);
+        check(&"x".repeat(65), "a", false);
+        check("", "a", false);
+        check("größe", "a", false);
+        check("a b", "a", false);
+        check("team", "", false);
+        check("team", &"ä".repeat(257), false);
+        check("team", "a\nb", false);
+        check("import", "a", false);
+        check("bursar.import", "a", false);
+        check("bursar", "a", true);
     }
 
     #[test]
@@ -117,20 +107,22 @@ mod tests {
         let mut tags = Tags::default();
         assert_eq!(tags.json(), None);
         for (name, value) in [("team", "a\"b\\c"), ("feature", "größe/1")] {
-            tags.add(name, value).expect("a valid tag");
+            assert!(tags.add(name, value));
         }
+        assert!(!tags.add("team", "other"), "a name occurs once");
         let json = r#"{"feature":"größe/1","team":"a\"b\\c"}"#;
         assert_eq!(tags.json().as_deref(), Some(json));
+        assert_eq!((Tags::default().json_bytes(), tags.json_bytes()), (0, json.len()));
     }
 
     #[test]
-    fn tags_are_bounded_ordered_and_there_once() {
+    fn tags_are_bounded_and_ordered() {
         let mut tags = Tags::default();
         for number in (0..TAGS_MAX).rev() {
-            tags.add(&format!("tag-{number:02}"), "a").expect("a valid tag");
+            assert!(tags.add(&format!("tag-{number:02}"), "a"));
         }
-        assert_eq!(tags.add("one-more", "a"), Err(TagError::TooMany));
-        assert_eq!(tags.add("tag-03", "b"), Err(TagError::Twice));
+        assert!(!tags.add("one-more", "a"));
+        assert_eq!(tags.iter().len(), TAGS_MAX);
         assert!(tags.iter().is_sorted());
     }
 }

@@ -1,9 +1,9 @@
-//! Units of a call: amounts of what is not tokens, such as searches or seconds.
+//! Units of a call: amounts of billed units other than tokens, such as searches or seconds.
 
 use crate::number::{NumberError, rounded_at};
 
 /// The most kinds of units of a call.
-pub const UNITS_MAX: usize = 16;
+const UNITS_MAX: usize = 16;
 /// The longest name of a unit, in characters, all of them ASCII.
 const NAME_CHARS_MAX: usize = 32;
 /// The largest amount of a unit.
@@ -27,11 +27,6 @@ impl UnitAmount {
         read.map(Self).ok_or(NumberError::TooLarge(AMOUNT_MAX))
     }
 
-    /// The amount in millionths.
-    pub const fn millionths(self) -> i64 {
-        self.0
-    }
-
     /// The exact decimal text, without trailing zeros: `2`, `12.5`.
     pub fn text(self) -> String {
         let (whole, rest) = (self.0 / MILLION, self.0 % MILLION);
@@ -41,17 +36,6 @@ impl UnitAmount {
         let decimals = format!("{rest:06}");
         format!("{whole}.{}", decimals.trim_end_matches('0'))
     }
-}
-
-/// A unit cannot be kept. The text is the rest of a sentence about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnitError {
-    #[error("must have a name of 1 to {NAME_CHARS_MAX} of the characters a-z, 0-9 and _")]
-    Name,
-    #[error("must be one of at most {UNITS_MAX}")]
-    TooMany,
-    #[error("must be there once")]
-    Twice,
 }
 
 /// The units of a call, ordered by name.
@@ -66,21 +50,17 @@ impl Units {
         (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(of_names)
     }
 
-    /// Adds an amount of a unit.
+    /// Adds an amount of a unit. Returns whether it is kept.
     ///
-    /// # Errors
-    /// [`UnitError`]; the units then stay as they were.
-    pub fn add(&mut self, name: &str, amount: UnitAmount) -> Result<(), UnitError> {
-        if !Self::is_name(name) {
-            return Err(UnitError::Name);
+    /// A unit is kept if its name is valid and not there yet, and there are fewer than 16 units.
+    pub fn add(&mut self, name: &str, amount: UnitAmount) -> bool {
+        match self.0.binary_search_by(|(known, _)| (**known).cmp(name)) {
+            Err(place) if Self::is_name(name) && self.0.len() < UNITS_MAX => {
+                self.0.insert(place, (name.into(), amount));
+                true
+            }
+            Ok(_) | Err(_) => false,
         }
-        let place = self.0.binary_search_by(|(known, _)| (**known).cmp(name));
-        let Err(place) = place else { return Err(UnitError::Twice) };
-        if self.0.len() >= UNITS_MAX {
-            return Err(UnitError::TooMany);
-        }
-        self.0.insert(place, (name.into(), amount));
-        Ok(())
     }
 
     /// Names and amounts, ordered by name.
@@ -97,6 +77,14 @@ impl Units {
             |(name, amount): &(Box<str>, UnitAmount)| format!("\"{name}\":{}", amount.text());
         let pairs: Vec<String> = self.0.iter().map(pair).collect();
         Some(format!("{{{}}}", pairs.join(",")))
+    }
+
+    /// The length of [`Units::json`] in bytes; 0 if there are none.
+    pub fn json_bytes(&self) -> usize {
+        // Two quotes and a colon, and a comma or the closing brace. Then the opening one.
+        let pair = |(name, amount): &(Box<str>, UnitAmount)| name.len() + amount.text().len() + 4;
+        let pairs: usize = self.0.iter().map(pair).sum();
+        if pairs == 0 { 0 } else { pairs + 1 }
     }
 }
 
@@ -124,17 +112,18 @@ mod tests {
     fn units_have_plain_names_and_are_bounded() {
         let mut units = Units::default();
         for name in ["web_search", "seconds", "mp3_2"] {
-            assert_eq!(units.add(name, UnitAmount(1)), Ok(()));
+            assert!(units.add(name, UnitAmount(1)));
         }
         let json = r#"{"mp3_2":0.000001,"seconds":0.000001,"web_search":0.000001}"#;
         assert_eq!(units.json().as_deref(), Some(json));
+        assert_eq!((Units::default().json_bytes(), units.json_bytes()), (0, json.len()));
         for name in ["", "Seconds", "a b", "a-b", &"x".repeat(33)] {
-            assert_eq!(units.add(name, UnitAmount(1)), Err(UnitError::Name), "{name}");
+            assert!(!units.add(name, UnitAmount(1)), "{name}");
         }
-        assert_eq!(units.add("seconds", UnitAmount(2)), Err(UnitError::Twice));
+        assert!(!units.add("seconds", UnitAmount(2)));
         for number in 0..UNITS_MAX - 3 {
-            assert_eq!(units.add(&format!("u{number}"), UnitAmount(1)), Ok(()));
+            assert!(units.add(&format!("u{number}"), UnitAmount(1)));
         }
-        assert_eq!(units.add("one_more", UnitAmount(1)), Err(UnitError::TooMany));
+        assert!(!units.add("one_more", UnitAmount(1)));
     }
 }

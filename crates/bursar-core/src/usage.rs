@@ -48,8 +48,8 @@ impl CallId {
     /// Checks a call id.
     ///
     /// # Errors
-    /// [`UsageError`] if `call_id` is empty, too long, or contains a control character. Another
-    /// character in its place could make one call id of two.
+    /// [`UsageError`] if `call_id` is empty, too long, or contains a control character. It is
+    /// refused and not replaced, because a replacement could make two call ids equal.
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, UsageError> {
         let text = text.into();
         let trimmed = text.trim();
@@ -121,7 +121,8 @@ impl UsageStatus {
     }
 }
 
-/// The way on which a record came.
+/// How a record reached Bursar. Today all records have [`RecordSource::Api`]; the others are
+/// reserved for ways that do not exist yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecordSource {
     /// A client sent it.
@@ -166,18 +167,18 @@ pub struct Usage {
     pub region: Option<Box<str>>,
     /// The provider's id of the request, up to 256 characters.
     pub provider_request_id: Option<Box<str>>,
-    /// The service tier that served the call, in the provider's word; up to 50 characters.
+    /// The service tier that served the call, as the provider names it; up to 50 characters.
     pub service_tier: Option<Box<str>>,
     pub tokens: TokenBuckets,
-    /// The source of the token figures.
+    /// How far the token figures can be relied on.
     pub usage_status: UsageStatus,
-    /// Amounts of what is not tokens.
+    /// Amounts of billed units other than tokens.
     pub units: Units,
     /// Names and values that the caller chose.
     pub tags: Tags,
-    /// The way on which the record came.
+    /// How the record reached Bursar.
     pub source: RecordSource,
-    /// The key that wrote the record; `None` if a token of an identity provider did.
+    /// The key that wrote the record; `None` if a person or the operator did.
     pub key_id: Option<KeyId>,
     /// The cost that the client reported, at most a million dollars.
     pub cost: Option<Nanos>,
@@ -257,8 +258,7 @@ impl Usage {
             &self.metadata,
         ];
         let optional: usize = optional.into_iter().flatten().map(|text| text.len()).sum();
-        let lists = [self.tags.json(), self.units.json()];
-        let lists: usize = lists.iter().flatten().map(String::len).sum();
+        let lists = self.tags.json_bytes() + self.units.json_bytes();
         let required = self.call_id.as_str().len() + self.provider.len() + self.model.len();
         required + optional + lists
     }

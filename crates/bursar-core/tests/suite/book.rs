@@ -6,30 +6,17 @@
 use std::collections::HashMap;
 
 use bursar_core::{
-    Book, Call, Caps, Counter, Hold, HoldChange, LimitSettings, Loaded, Month, Nanos, Overflow,
-    RecordRefusal, ReservationCap, ReserveRefusal, ReserveRequest, TenantSums, Timestamp, Totals,
+    Book, Call, Caps, Counter, Hold, HoldChange, Loaded, Month, Nanos, Overflow, RecordRefusal,
+    ReservationCap, ReserveRefusal, ReserveRequest, TenantSums, Timestamp, Totals,
 };
 
 use crate::support::script::{
     OutcomeKind, Shown, check, extend, record, release, reserve, step, storage,
 };
 use crate::support::storage::{Storage, Submission, key_of};
-use crate::support::{call_id, cents, day, entry, integration, seconds, shifted, tenant};
-
-const NONE: LimitSettings =
-    LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };
-
-fn now() -> Timestamp {
-    day(2026, 10, 15)
-}
-
-fn at(second: i64) -> Timestamp {
-    seconds(now(), second)
-}
-
-fn october() -> Month {
-    now().month()
-}
+use crate::support::{
+    NONE, at, call_id, cents, day, entry, integration, now, october, shifted, tenant,
+};
 
 fn held() -> [Shown; 1] {
     [Shown { month: october(), used: (0, 0, 0), held: (10, 100, 1) }]

@@ -8,4 +8,5 @@ mod model;
 mod order;
 mod records;
 mod reservations;
+mod settlements;
 mod support;

@@ -9,7 +9,7 @@ use bursar_core::{
 };
 
 use crate::support::storage::Profile;
-use crate::support::{day, seconds, shifted, tenant};
+use crate::support::{now, seconds, shifted, tenant};
 
 /// A dollar.
 const BUDGET: i64 = 100 * NANOS_PER_CENT;
@@ -24,10 +24,6 @@ struct Case {
     /// The seconds ago of each call in the rate window.
     calls_ago: Vec<i64>,
     estimate: Estimate,
-}
-
-fn now() -> Timestamp {
-    day(2026, 10, 15)
 }
 
 /// A call that is allowed under all limits.

@@ -12,18 +12,7 @@ use crate::support::script::{
     OutcomeKind, Shown, Step, check, record, record_known, release, reserve, step, storage,
 };
 use crate::support::storage::{Storage, Submission};
-use crate::support::{cents, day, entry, integration, seconds, shifted, tenant};
-
-const NONE: LimitSettings =
-    LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };
-
-fn now() -> Timestamp {
-    day(2026, 10, 15)
-}
-
-fn at(second: i64) -> Timestamp {
-    seconds(now(), second)
-}
+use crate::support::{NONE, at, cents, day, entry, integration, now, shifted, tenant};
 
 fn used(month: Month, used: (i64, i64, i64)) -> Shown {
     Shown { month, used, held: (0, 0, 0) }
@@ -104,7 +93,7 @@ fn each_compared_field_makes_a_conflict() {
 fn fields_outside_the_comparison_never_conflict() {
     let changes: [fn(&mut Usage); 4] = [
         |usage| usage.latency_ms = Some(120),
-        |usage| usage.error_message = Some("the provider did not outcome".into()),
+        |usage| usage.error_message = Some("the provider did not answer".into()),
         |usage| usage.metadata = Some("{\"retry\":1}".into()),
         |usage| usage.tokens = TokenBuckets::new(10, 20, 5, 5, 20).unwrap(),
     ];

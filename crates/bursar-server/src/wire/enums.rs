@@ -159,7 +159,7 @@ enum_schemas! {
     /// How far the token figures of a record can be relied on.
     UsageStatus in bursar_core::UsageStatus =
         bursar_core::UsageStatus::as_str { Final, Partial, Estimated, Missing };
-    /// The way on which a record came.
+    /// How the record reached Bursar.
     RecordSource in bursar_core::RecordSource =
         bursar_core::RecordSource::as_str { Api, Import, Gateway, Otlp };
     /// The state of a reservation.

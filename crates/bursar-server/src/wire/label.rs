@@ -2,15 +2,15 @@
 //! terminals show.
 //!
 //! A record is a fact, so a label is not refused for its spelling: it is trimmed, and characters
-//! that would act on a terminal or end a line are replaced. Deliberately absent: call ids, in which
-//! a replaced character could make one call of two ([`bursar_core::CallId`]).
+//! that would act on a terminal or end a line are replaced. Deliberately absent: call ids, because a
+//! replacement could make two different call ids equal ([`bursar_core::CallId`]).
 
 use bursar_core::is_control;
 
 /// What takes the place of a character that is not kept.
 const REPLACEMENT: &str = "\u{fffd}";
 
-/// The label without white space around it, its control characters replaced.
+/// Trims a label and replaces its control characters.
 pub(crate) fn clean_label(label: impl Into<Box<str>>) -> Box<str> {
     let label = label.into();
     let trimmed = label.trim();

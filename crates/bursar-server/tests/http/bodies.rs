@@ -6,19 +6,12 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 
-use crate::support::{ApiResponse, Client, Tenant, TestApp, record};
+use crate::support::{ApiResponse, Client, Tenant, record, set_up};
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
-}
-
-async fn set_up() -> (TestApp, Tenant, String) {
-    let app = TestApp::new();
-    let tenant = app.tenant("a").await;
-    let id = tenant.integration("i", json!({})).await;
-    (app, tenant, id)
 }
 
 async fn calls(tenant: &Tenant) -> i64 {

@@ -4,14 +4,7 @@ use bursar_core::{KeyId, TenantId};
 use bursar_server::auth::secret::{KeyPrefix, random_digits};
 use serde_json::json;
 
-use crate::support::{ApiResponse, Client, Tenant, TestApp, record};
-
-async fn set_up() -> (TestApp, Tenant, String) {
-    let app = TestApp::new();
-    let tenant = app.tenant("a").await;
-    let id = tenant.integration("i", json!({})).await;
-    (app, tenant, id)
-}
+use crate::support::{ApiResponse, Client, TestApp, record, set_up};
 
 /// The text with one character changed.
 fn altered(text: &str, at: usize) -> String {

@@ -218,6 +218,48 @@ async fn a_tag_or_unit_that_cannot_be_kept_does_not_cost_the_record() {
 }
 
 #[tokio::test]
+async fn tags_and_units_are_bounded_in_any_spelling() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    // The largest tags, every character of the values escaped.
+    let largest: Vec<String> = (0..16)
+        .map(|number| format!("\"{number:064}\":\"{}\"", "\\ud835\\udcc2".repeat(256)))
+        .collect();
+    let sent = spelled(&id, "c", "tags", &format!("{{{}}}", largest.join(",")));
+    assert_eq!(*send(&tenant, &sent).await.is(201).at("/data/ignored_fields"), json!([]));
+    assert_eq!(newest(&tenant).await["tags"].as_object().unwrap().len(), 16);
+    let many: Vec<String> = (0..10_000).map(|number| format!("\"t{number}\":0")).collect();
+    for field in ["tags", "units"] {
+        let sent = spelled(&id, "d", field, &format!("{{{}}}", many.join(",")));
+        send(&tenant, &sent).await.refused(422, "INVALID_FIELD").on(field);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_names_a_limited_number_of_ignored_fields() {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    let mut unknown = json!({});
+    for number in 0..20 {
+        unknown[format!("{number:02}{}", "x".repeat(62))] = json!(1);
+    }
+    let records: Vec<Value> =
+        (0..100).map(|number| with(record(&id, &format!("c{number}")), unknown.clone())).collect();
+    let answer = tenant
+        .founder()
+        .post("/telemetry/llm-usage/batch")
+        .json(&json!({ "records": records }))
+        .await;
+    assert_eq!(answer.is(200).at("/data/accepted"), 100);
+    let results = answer.at("/data/results").as_array().unwrap();
+    let named = results.iter().filter(|result| result.get("ignored_fields").is_some()).count();
+    // 20 names of 64 bytes each are 1,280 bytes, of 64 KiB.
+    assert_eq!(named, 51);
+}
+
+#[tokio::test]
 async fn a_record_says_which_key_wrote_it() {
     for on_database in databases::each() {
         let app = &on_database.app;

@@ -131,7 +131,7 @@ fn check_transient(site: &mut Site, fault: &Fault) {
     assert_eq!(tally.acknowledged, WRITERS * STEPS, "it did not recover: {fault:?}, {tally:?}");
     let injected = Fault::injected(&site.folder);
     assert!(injected > 0, "{fault:?} was never injected");
-    assert!(tally.unavailable > 0, "{fault:?} was injected {injected} times, and nobody was tally");
+    assert!(tally.unavailable > 0, "{fault:?} was injected {injected} times, and no write got 503");
     check_acknowledged(&site.writers, &Books::read(&server, &site.tenant));
     site.check_after_kill(server);
 }

@@ -116,9 +116,9 @@ const SELECT_ENTRIES: &str = concat!(
      (select wanted.entry_id, sum(sized.bytes) over \
      (order by wanted.position rows between unbounded preceding and 1 preceding) as bytes_before \
      from unnest($2::bigint[]) with ordinality as wanted (entry_id, position) cross join lateral \
-     (select coalesce(octet_length(metadata), 0) + coalesce(octet_length(error_message), 0) \
-     + coalesce(octet_length(tags), 0) as bytes \
-     from usage_entries where tenant_id = $1 and entry_id = wanted.entry_id limit 1) sized) page \
+     (select ",
+    entry_columns!(entry_text_bytes),
+    " as bytes from usage_entries where tenant_id = $1 and entry_id = wanted.entry_id limit 1) sized) page \
      where coalesce(bytes_before, 0) <= $3) select ",
     entry_columns!(entry_names, "e."),
     " from fitting cross join lateral (select ",

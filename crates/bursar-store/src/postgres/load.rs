@@ -34,8 +34,7 @@ const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
 const RESERVED_FOR: &str = "select distinct c.integration_id \
      from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select integration_id from reservations \
-     where tenant_id = $1 and call_key = wanted.call_key limit 1) c \
-     where c.integration_id is not null";
+     where tenant_id = $1 and call_key = wanted.call_key limit 1) c";
 const LOCK: &str = "select tenant_id, integration_id, name, provider_type, credential_ref, config, \
      origin, status, health, health_checked_at, health_message, default_model, budget_limit_cents, \
      token_limit_month, rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at \

@@ -30,7 +30,7 @@ const SAVE_RESERVATIONS: &str = "insert into reservations (tenant_id, call_key, 
      values ($1, unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), \
      unnest($8), unnest($9), unnest($10), unnest($11), unnest($12::smallint[]), unnest($13)) \
      on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
-     ttl_seconds = excluded.ttl_seconds, state = excluded.state, ended_at = excluded.ended_at";
+     state = excluded.state, ended_at = excluded.ended_at";
 // The calls exist already, so each row is a conflict and an update by key. With an `update ... from`
 // and without statistics about the tenant, the planner may choose to read all calls of the tenant.
 const UPDATE_ENTRIES_OF_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id) \

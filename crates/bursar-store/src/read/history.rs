@@ -24,7 +24,7 @@ const SKIPPED_MAX: usize = 20_000;
 const SKIPPED_MIN: usize = 50;
 /// The limit for a page at an offset. The time limit of the read is reached first.
 const WHOLE_SKIPPED_MAX: usize = u32::MAX as usize;
-/// The limit on the metadata and messages of a page, so that every page fits into memory.
+/// The limit on the texts of a page, in bytes, so that every page fits into memory.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// The limit for a page at an offset, which is refused beyond it.
 ///
@@ -229,8 +229,7 @@ impl PagePositions {
         let mut bytes = 0;
         for (at, position) in self.list.iter().enumerate() {
             if let Some(row) = entry(position.entry_id)? {
-                let texts = [&row.metadata, &row.error_message];
-                bytes += texts.into_iter().flatten().map(String::len).sum::<usize>();
+                bytes += row.text_bytes();
                 rows.push(row);
             }
             if bytes > self.limits.bytes_max && at + 1 < self.list.len() {

@@ -114,7 +114,7 @@ pub(crate) fn hold(
 
 /// `call_id, integration_id, session_id, agent_id, provider, model, tokens_in, tokens_out,
 /// reported_cost_nanos, policy_result, error_code, occurred_at, cost_source` of an entry: the part
-/// with which a repeated record must agree.
+/// with which a repeated record must agree, and the source of its cost.
 pub(crate) fn recorded_call(
     row: &impl Columns,
     at: usize,

@@ -69,17 +69,10 @@ pub(crate) use entry_names;
 /// `?, ?, ...`: SQLite numbers the values itself.
 macro_rules! entry_marks {
     ($first:ident $_kind:ident $_array:literal $_value:expr; $($name:ident $kind:ident $array:literal $value:expr;)*) => {
-        concat!("?" $(, $crate::rows::entry_columns::next_mark!($name))*)
+        concat!("?" $(, ", ", $crate::rows::rollup_columns::mark!($name))*)
     };
 }
 pub(crate) use entry_marks;
-
-macro_rules! next_mark {
-    ($name:ident) => {
-        ", ?"
-    };
-}
-pub(crate) use next_mark;
 
 /// `unnest($2), unnest($3), ...`.
 macro_rules! entry_arrays {

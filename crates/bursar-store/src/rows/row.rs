@@ -174,3 +174,23 @@ pub struct UsageRow {
     pub occurred_at: Timestamp,
     pub created_at: Timestamp,
 }
+
+impl UsageRow {
+    /// The bytes of all texts, as `entry_text_bytes` counts them in a statement.
+    pub(crate) fn text_bytes(&self) -> usize {
+        let optional = [
+            &self.session_id,
+            &self.agent_id,
+            &self.response_model,
+            &self.region,
+            &self.provider_request_id,
+            &self.service_tier,
+            &self.error_code,
+            &self.error_message,
+            &self.metadata,
+        ];
+        let optional: usize = optional.into_iter().flatten().map(String::len).sum();
+        let lists = self.tags.json_bytes() + self.units.json_bytes();
+        self.call_id.len() + self.provider.len() + self.model.len() + optional + lists
+    }
+}

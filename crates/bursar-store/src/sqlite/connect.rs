@@ -48,3 +48,37 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    /// How often SQLite prepares a statement again for other values. Whether the partial index fits
+    /// the statement depends on the value.
+    fn repreparations(connection: &Connection) -> i32 {
+        let sql = "select number from holds where state = $1";
+        let mut statement = connection.prepare(sql).unwrap();
+        for state in [1, 2, 1] {
+            statement.raw_bind_parameter(1, state).unwrap();
+            let mut rows = statement.raw_query();
+            while rows.next().unwrap().is_some() {}
+        }
+        statement.get_status(StatementStatus::RePrepare)
+    }
+
+    #[test]
+    fn no_connection_prepares_a_statement_again_for_other_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let writable = open_writable(&path).unwrap();
+        let schema = "create table holds (state integer not null, number integer not null);
+             create index open_holds on holds (number) where state = 1";
+        writable.execute_batch(schema).unwrap();
+        assert_eq!(repreparations(&writable), 0, "the writable connection");
+        assert_eq!(repreparations(&open_reader(&path).unwrap()), 0, "the reader");
+        // Without the setting, the statement is prepared again.
+        assert!(repreparations(&Connection::open(&path).unwrap()) > 0, "the test shows nothing");
+    }
+}

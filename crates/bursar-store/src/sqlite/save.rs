@@ -30,7 +30,7 @@ const SAVE_RESERVATION: &str = "insert into reservations (tenant_id, call_key, c
      reserved_at, expires_at, state, ended_at) \
      values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
      on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
-     ttl_seconds = excluded.ttl_seconds, state = excluded.state, ended_at = excluded.ended_at";
+     state = excluded.state, ended_at = excluded.ended_at";
 const UPDATE_ENTRY: &str = "update calls set entry_id = ?3 where tenant_id = ?1 and call_key = ?2";
 const DELETE_CLAIM: &str = "delete from calls where tenant_id = ?1 and call_key = ?2";
 const EXPIRE: &str = "update reservations set state = ?3, ended_at = expires_at \

@@ -126,7 +126,8 @@ impl Drop for SqliteWriter {
              before anything copies the file"
         );
         if let Err(error) = keep_log(&self.connection) {
-            tracing::error!(%error, "the log of the data file may be deleted: copy it now");
+            tracing::error!(%error, "the log of the data file cannot be protected, and may be \
+                 deleted when the file is closed");
         }
     }
 }

@@ -59,7 +59,7 @@ impl OwnerSql {
     }
 }
 
-/// A key that is good if its integration is not deleted.
+/// A key, unless its integration is deleted.
 const SELECT_KEY: &str = "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
      created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by from keys \
      where tenant_id = $1 and key_id = $2 and (integration_id is null or exists \
@@ -176,7 +176,7 @@ impl dyn ControlTx + '_ {
         self.execute(row.tenant_id, UPSERT_KEY.into(), &values)
     }
 
-    /// How many keys of an owner are good, and how many have ended.
+    /// How many keys of an owner are live, and how many have ended.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -5,7 +5,7 @@
 //! Deliberately absent: tables whose statements differ, in locks, bulk forms or plans; they are in
 //! `sqlite/` and `postgres/`.
 //!
-//! A new entity is a file here, named three times below: nothing else in this crate names it.
+//! A new entity is a file here and four places below; its row type is in `rows/`.
 
 pub(crate) mod audit;
 pub(crate) mod decisions;

@@ -239,7 +239,7 @@ impl Recount {
     }
 
     /// Compares a stored rollup: `tenant_id, integration_id, grain, start, provider, label` and the
-    /// columns of [`decode::rollup_facts`].
+    /// columns of [`Rollup::read`].
     pub(crate) fn compare_rollup(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
         let key = CountedRollup {

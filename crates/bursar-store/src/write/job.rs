@@ -28,7 +28,7 @@ pub enum SweepOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CostedOutcome {
     pub outcome: RecordOutcome,
-    /// `None` unless the record is an entry, new or stored before.
+    /// The source of the cost of the call's entry; `None` if the call has no entry.
     pub cost_source: Option<CostSource>,
 }
 
@@ -39,6 +39,17 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     /// When the job was put into the queue.
     pub(crate) queued_at: Instant,
+    /// The approximate memory of the job, computed once: the queue looks at it under its lock.
+    bytes: usize,
+}
+
+impl Job {
+    /// A job that is put into the queue now.
+    pub(crate) fn new(tenant_id: Option<TenantId>, work: Work) -> Self {
+        let records = work.records().unwrap_or_default();
+        let bytes = records.iter().map(record_bytes).sum::<usize>() + SMALL;
+        Self { tenant_id, work, queued_at: Instant::now(), bytes }
+    }
 }
 
 pub(crate) enum Work {
@@ -78,6 +89,23 @@ pub(crate) enum Work {
     Control(Box<dyn ControlJob>),
 }
 
+impl Work {
+    /// The records to write; `None` for other work.
+    pub(super) fn records(&self) -> Option<&[Usage]> {
+        match self {
+            Self::Record { records, .. } => Some(records),
+            Self::Reserve { .. }
+            | Self::Release { .. }
+            | Self::Extend { .. }
+            | Self::LoadAccount { .. }
+            | Self::Sweep { .. }
+            | Self::ConfirmClock { .. }
+            | Self::Probe { .. }
+            | Self::Control(_) => None,
+        }
+    }
+}
+
 impl QueueItem for Job {
     fn tenant_id(&self) -> Option<TenantId> {
         self.tenant_id
@@ -98,31 +126,11 @@ impl QueueItem for Job {
     }
 
     fn bytes(&self) -> usize {
-        match &self.work {
-            Work::Record { records, .. } => records.iter().map(record_bytes).sum::<usize>() + SMALL,
-            Work::Reserve { .. }
-            | Work::Release { .. }
-            | Work::Extend { .. }
-            | Work::LoadAccount { .. }
-            | Work::Sweep { .. }
-            | Work::ConfirmClock { .. }
-            | Work::Probe { .. }
-            | Work::Control(_) => SMALL,
-        }
+        self.bytes
     }
 
     fn commands(&self) -> usize {
-        match &self.work {
-            Work::Record { records, .. } => records.len(),
-            Work::Reserve { .. }
-            | Work::Release { .. }
-            | Work::Extend { .. }
-            | Work::LoadAccount { .. }
-            | Work::Sweep { .. }
-            | Work::ConfirmClock { .. }
-            | Work::Probe { .. }
-            | Work::Control(_) => 1,
-        }
+        self.work.records().map_or(1, <[Usage]>::len)
     }
 }
 
@@ -132,6 +140,9 @@ pub(crate) const SMALL: usize = 512;
 /// The bytes of the texts of an ordinary record, which [`SMALL`] includes.
 const SHORT_TEXTS: usize = 256;
 
+/// The approximate memory of a tag or unit beside its texts.
+const PAIR_BYTES: usize = 96;
+
 /// Batches of up to this many records have the rank of single records.
 const SMALL_BATCH: usize = 16;
 
@@ -140,7 +151,8 @@ fn rank_of(records: usize) -> Rank {
 }
 
 fn record_bytes(usage: &Usage) -> usize {
-    SMALL + usage.text_bytes().saturating_sub(SHORT_TEXTS)
+    let pairs = usage.tags.iter().len() + usage.units.iter().len();
+    SMALL + usage.text_bytes().saturating_sub(SHORT_TEXTS) + pairs * PAIR_BYTES
 }
 
 /// A change of the control plane, with the type of its result erased.
@@ -181,4 +193,28 @@ where
 /// The error after a writer panicked or ended during a group, which may or may not be stored.
 pub(crate) fn unknown_outcome() -> StoreError {
     StoreError::Unavailable(Arc::new(std::io::Error::other("the writer did not reply")))
+}
+
+#[cfg(test)]
+mod tests {
+    use bursar_core::Tags;
+
+    use super::*;
+
+    #[test]
+    fn long_labels_and_tags_count_in_the_memory_of_a_job() {
+        let integration_id = IntegrationId::from_number(1).expect("in range");
+        let call_id = CallId::new("call").expect("valid");
+        let plain = Usage::new(integration_id, call_id, "openai".into(), "gpt-4o".into());
+        assert_eq!(record_bytes(&plain), SMALL);
+        let long = Usage { agent_id: Some("\u{1d4c2}".repeat(256).into()), ..plain.clone() };
+        assert!(record_bytes(&long) > SMALL + 700, "{}", record_bytes(&long));
+        let mut tags = Tags::default();
+        for number in 0..16 {
+            assert!(tags.add(&format!("{number}"), "a"));
+        }
+        // Each tag takes memory of its own, even if its texts are short.
+        let tagged = Usage { tags, ..plain };
+        assert_eq!(record_bytes(&tagged), SMALL + 16 * PAIR_BYTES);
+    }
 }

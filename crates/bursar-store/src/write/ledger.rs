@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use bursar_core::{
     CallId, Caps, ExtendOutcome, IntegrationId, RecordMode, RecordOutcome, ReleaseOutcome,
@@ -295,7 +294,7 @@ impl Ledger {
     }
 
     fn push(&self, tenant_id: Option<TenantId>, work: Work) -> Result<(), StoreError> {
-        let job = Job { tenant_id, work, queued_at: Instant::now() };
+        let job = Job::new(tenant_id, work);
         self.queue.push(job).map_err(|(_, error)| error)
     }
 }

@@ -171,7 +171,8 @@ impl<'a> Facts<'a> {
                         // The calls of holds that only expire are not loaded.
                         Some(ReservationState::Expired | ReservationState::Open) | None => {
                             count(&mut facts.holds.expired);
-                            // A record that comes late ends up in the same group as the expiry.
+                            // If a late record is in the same group, its call was recorded, and the hold is not
+                            // counted.
                             if call.is_none_or(|call| book.entry_id(call).is_none()) {
                                 let key = (hold.tenant_id, hold.integration_id);
                                 facts.expired.entry(key).or_default().add(hold);

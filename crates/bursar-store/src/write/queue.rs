@@ -35,10 +35,13 @@ const GROUP_COMMANDS_MAX: usize = 4_096;
 /// A new command waits for the current group and for its own. With 4,096 records that took 100 ms
 /// under a flood of batches.
 const GROUP_BULK_MAX: usize = 512;
-/// The limit on the bytes of these records: as many as of ordinary size, fewer of those with long
-/// texts, so that a group takes the same time whatever others send.
+/// The limit on the bytes of these records.
+///
+/// It does not limit records of ordinary size. A group takes fewer records with long texts, so that
+/// they do not delay other commands.
 const GROUP_BULK_BYTES_MAX: usize = 512 * 1024;
-/// The limit on the bytes of facts in a group, and again on the bytes of batches.
+/// The limit on the bytes of facts in a group, and again on those of throttled records. In a group of
+/// one tenant it also limits batches.
 ///
 /// A group stays in memory until it is written.
 pub(crate) const GROUP_BYTES_MAX: usize = BYTES_MAX / 6;

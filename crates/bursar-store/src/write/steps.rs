@@ -41,7 +41,7 @@ pub(super) struct StepResult {
     outcome: Option<Outcome>,
     /// The account after the decision about a reservation.
     snapshot: Option<AccountSnapshot>,
-    /// The source of the cost, if the record is an entry.
+    /// The source of the cost of the call's entry; `None` if the call has no entry.
     cost_source: Option<CostSource>,
 }
 
@@ -90,20 +90,6 @@ fn account_snapshot(
     // A client can name an integration of another tenant, which may be in the same group.
     let account = account.filter(|account| account.tenant_id == tenant_id)?.clone();
     Some(AccountSnapshot { account, now: book.now() })
-}
-
-pub(super) fn records_of(job: &Job) -> usize {
-    match &job.work {
-        Work::Record { records, .. } => records.len(),
-        Work::Reserve { .. }
-        | Work::Release { .. }
-        | Work::Extend { .. }
-        | Work::LoadAccount { .. }
-        | Work::Sweep { .. }
-        | Work::ConfirmClock { .. }
-        | Work::Probe { .. }
-        | Work::Control(_) => 0,
-    }
 }
 
 pub(super) fn push_steps<'a>(

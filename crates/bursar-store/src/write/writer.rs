@@ -14,8 +14,7 @@ use crate::write::job::{ControlJob, Job, SweepOutcome, Work, unknown_outcome};
 use crate::write::observe::{Dequeued, Observer, TransactionTiming};
 use crate::write::queue::{Queue, Writing};
 use crate::write::steps::{
-    Step, StepOutcome, apply_steps, mismatched_outcome, only_tenant, push_steps, records_of,
-    reply_to,
+    Step, StepOutcome, apply_steps, mismatched_outcome, only_tenant, push_steps, reply_to,
 };
 use crate::write::turns::QueueItem;
 use crate::write::writable::Writable;
@@ -78,14 +77,14 @@ fn write_dequeued(shared: &Shared, connection: &mut dyn WriterConnection, jobs: 
     let commands = jobs.iter().map(QueueItem::commands).sum();
     shared.observer.dequeued(Dequeued { commands, waited });
     let mut group = Vec::with_capacity(jobs.len());
-    for Job { tenant_id, work, queued_at } in jobs {
-        match (tenant_id, work) {
-            (_, Work::Control(control)) => change_alone(shared, connection, control),
-            (_, Work::ConfirmClock { reply }) => {
+    for job in jobs {
+        match job.work {
+            Work::Control(control) => change_alone(shared, connection, control),
+            Work::ConfirmClock { reply } => {
                 let confirmed = with_retries(connection, |connection| connection.confirm_clock());
                 let _ = reply.send(confirmed.inspect_err(|error| shared.writable.failed(error)));
             }
-            (_, Work::Probe { reply }) => {
+            Work::Probe { reply } => {
                 let probed =
                     in_transaction(shared, connection, |connection| connection.write_probe());
                 if probed.is_ok() {
@@ -95,7 +94,12 @@ fn write_dequeued(shared: &Shared, connection: &mut dyn WriterConnection, jobs: 
                 }
                 let _ = reply.send(probed);
             }
-            (tenant_id, work) => group.push(Job { tenant_id, work, queued_at }),
+            Work::Record { .. }
+            | Work::Reserve { .. }
+            | Work::Release { .. }
+            | Work::Extend { .. }
+            | Work::LoadAccount { .. }
+            | Work::Sweep { .. } => group.push(job),
         }
     }
     if !group.is_empty() {
@@ -188,7 +192,7 @@ fn with_retries<T>(
 }
 
 fn write_jobs(shared: &Shared, connection: &mut dyn WriterConnection, jobs: Vec<Job>) {
-    let records = jobs.iter().map(records_of).sum();
+    let records = jobs.iter().filter_map(|job| job.work.records()).map(<[_]>::len).sum();
     let sweeps = jobs.iter().any(|job| matches!(job.work, Work::Sweep { .. }));
     let due = if sweeps { sweep_work(shared, connection) } else { SweepWork::default() };
     let mut next_number =

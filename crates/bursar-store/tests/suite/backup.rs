@@ -6,19 +6,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support::test_database::audit_key;
 use bursar_core::Timestamp;
-use bursar_store::{
-    AuditKey, BackupInfo, Clock, CopyError, ExistingTarget, OpenError, SqliteStore,
-};
+use bursar_store::{BackupInfo, Clock, CopyError, ExistingTarget, OpenError, SqliteStore};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 /// Rows of a kilobyte, enough for several steps of a copy.
 const MANY: i64 = 12_000;
-
-fn audit_key() -> AuditKey {
-    AuditKey::new([7; 32])
-}
 
 fn clock() -> Clock {
     Arc::new(|| Timestamp::from_micros(1_780_000_000_000_000).unwrap())

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::postgres_database::rows_read;
 use bursar_core::{Day, IntegrationId, Month, PolicyResult, TenantId};
 use bursar_store::{
     AccountReads, AuditFilter, AuditKey, AuditReads, BreakdownFilter, CallFilter, CallLabel,
@@ -103,17 +104,6 @@ fn grow(database: &Database, tenant: i64, entries: i64) {
          commit;"
     );
     ask(database.app_url(), &sql).unwrap();
-}
-
-/// The rows of a table that were read so far, by index or sequentially.
-fn rows_read(database: &Database, table: &str) -> i64 {
-    let sql = format!(
-        "select coalesce(sum(idx_tup_read), 0)::bigint
-             + (select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_user_tables
-                where relname = '{table}')
-         from pg_stat_user_indexes where relname = '{table}'"
-    );
-    database.run(&sql)[0][0].as_ref().unwrap().parse().unwrap()
 }
 
 /// The result of a read, and how many rows of a table it reads. A connection reports that when it
@@ -422,8 +412,8 @@ async fn protection_is_bounded(database: &Database) {
 #[tokio::test]
 async fn a_month_reads_only_the_holds_that_are_due() {
     let database = migrated();
-    let calls = "alter table reservations set (autovacuum_enabled = false)";
-    ask(database.owner_url(), calls).unwrap();
+    let sql = "alter table reservations set (autovacuum_enabled = false)";
+    ask(database.owner_url(), sql).unwrap();
     fill(&database);
     // Ten of 20,000 holds are due.
     let sql = "begin; set local bursar.tenant_id = '1';
@@ -491,8 +481,8 @@ async fn sessions_are_bounded(database: &Database) {
 #[tokio::test]
 async fn verifying_reads_each_entry_once_and_each_call_by_its_key() {
     let database = migrated();
-    let calls = "alter table reservations set (autovacuum_enabled = false)";
-    ask(database.owner_url(), calls).unwrap();
+    let sql = "alter table calls set (autovacuum_enabled = false)";
+    ask(database.owner_url(), sql).unwrap();
     fill(&database);
     let before = (rows_read(&database, "usage_entries"), rows_read(&database, "calls"));
     let verified = PostgresStore::verify(database.app_url()).unwrap().unwrap();

@@ -7,9 +7,28 @@ pub(crate) mod script;
 pub(crate) mod storage;
 
 use bursar_core::{
-    CallId, Day, EntryId, Estimate, IntegrationId, NANOS_PER_CENT, Nanos, ReserveRequest, TenantId,
-    Timestamp, TokenBuckets, Usage,
+    CallId, Day, EntryId, Estimate, IntegrationId, LimitSettings, Month, NANOS_PER_CENT, Nanos,
+    ReserveRequest, TenantId, Timestamp, TokenBuckets, Usage,
 };
+
+/// No limits at all.
+pub(crate) const NONE: LimitSettings =
+    LimitSettings { budget_limit_cents: 0, token_limit_month: 0, rate_limit_rpm: 0 };
+
+/// The instant at which tests begin, in the middle of a month.
+pub(crate) fn now() -> Timestamp {
+    day(2026, 10, 15)
+}
+
+/// The instant `second` seconds after [`now`], or before it.
+pub(crate) fn at(second: i64) -> Timestamp {
+    seconds(now(), second)
+}
+
+/// The month of [`now`].
+pub(crate) fn october() -> Month {
+    now().month()
+}
 
 pub(crate) fn tenant(number: i64) -> TenantId {
     TenantId::from_number(number).unwrap()

@@ -3,13 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a script names what it loads")]
 
 use bursar_core::{
-    ExtendOutcome, IntegrationId, LimitSettings, Month, Outcome, ReasonCode, RecordOutcome,
-    RecordRefusal, ReleaseOutcome, ReservationState, ReserveOutcome, ReserveRefusal,
+    Estimate, ExtendOutcome, IntegrationId, LimitSettings, Month, Outcome, ReasonCode,
+    RecordOutcome, RecordRefusal, ReleaseOutcome, ReservationState, ReserveOutcome, ReserveRefusal,
     ReserveRequest, Timestamp, Totals, Usage,
 };
 
 use super::storage::{Action, Profile, Storage, Submission};
-use super::{call_id, cents, integration, request, tenant, usage};
+use super::{call_id, cents, integration, october, request, tenant, usage};
 
 /// The kind of an outcome, without its details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,4 +172,31 @@ fn run<'s>(
         assert_eq!((counter.used, counter.held), (used, held), "used and held of {month}");
     }
     storage
+}
+
+/// October with these used cents, tokens and calls.
+pub(crate) fn used(used: (i64, i64, i64)) -> Shown {
+    Shown { month: october(), used, held: (0, 0, 0) }
+}
+
+/// October with these held cents, tokens and calls.
+pub(crate) fn held(held: (i64, i64, i64)) -> Shown {
+    Shown { month: october(), used: (0, 0, 0), held }
+}
+
+/// Leaves a request as it is.
+pub(crate) fn as_is(_: &mut ReserveRequest) {}
+
+/// Changes the estimate of a request.
+pub(crate) fn of(of_cents: i64, tokens: i64) -> impl Fn(&mut ReserveRequest) {
+    move |request| request.estimate = Estimate::new(cents(of_cents), tokens).unwrap()
+}
+
+/// A record of the call with this cost.
+pub(crate) fn costs(call: &str, of_cents: i64) -> Submission {
+    record(call, |usage| usage.cost = Some(cents(of_cents)))
+}
+
+pub(crate) fn rejected(refusal: ReserveRefusal) -> OutcomeKind {
+    OutcomeKind::Rejected(refusal)
 }

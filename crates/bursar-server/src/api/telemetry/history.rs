@@ -37,8 +37,8 @@ const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1_000;
 const OFFSET_MAX: u32 = 10_000;
 /// Why a page at an offset is refused. A shorter page would make the next offset skip rows.
-const NOT_WHOLE: &str = "The page at this offset has more than 4 MiB of metadata and error \
-     messages, or takes too long or too much memory. Use a smaller limit, or page by cursor.";
+const NOT_WHOLE: &str = "The page at this offset has more than 4 MiB of texts, or takes too \
+     long or too much memory. Use a smaller limit, or page by cursor.";
 /// The longest period, in days, for which `total` is counted.
 const COUNT_DAYS_MAX: i32 = 366;
 

@@ -1,4 +1,4 @@
-//! The names of what a record has and the server does not keep.
+//! The names of the fields, tags and units of a record that the server ignores.
 
 use crate::credentials::raw_key;
 use crate::wire::label::clean_label;
@@ -25,6 +25,11 @@ impl IgnoredFields {
         if !self.0.contains(&shown) {
             self.0.push(shown);
         }
+    }
+
+    /// The bytes of all names.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(String::len).sum()
     }
 
     /// Up to 20 names, each cut after 64 characters.

@@ -88,7 +88,7 @@ pub(crate) struct RecordAnswer {
     /// Where the cost of the record comes from.
     #[schema(value_type = enums::CostSource)]
     cost_source: &'static str,
-    /// Fields of the record that Bursar does not know, up to 20 names.
+    /// Fields, tags and units of the record that Bursar did not keep, up to 20 names.
     ignored_fields: Vec<String>,
 }
 
@@ -117,7 +117,8 @@ struct BatchResult {
     #[schema(value_type = ApiError, required = false)]
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ApiError>,
-    /// Fields of the record that Bursar does not know, up to 20 names. Absent if there are none.
+    /// Fields, tags and units of the record that Bursar did not keep, up to 20 names. Absent if there
+    /// are none, and for records after the first 64 KiB of names in a batch.
     #[schema(required = false)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ignored_fields: Vec<String>,
@@ -234,6 +235,9 @@ pub(crate) async fn record_usage_batch(
     Ok(Answer::ok(BatchAnswer::of(results)))
 }
 
+/// The names of ignored fields that a batch keeps while it waits, in bytes.
+const IGNORED_BYTES_MAX: usize = 64 * 1024;
+
 /// What became of records, and what counts as their costs.
 fn split(outcomes: Vec<CostedOutcome>) -> (Vec<RecordOutcome>, Vec<Option<CostSource>>) {
     outcomes.into_iter().map(|costed| (costed.outcome, costed.cost_source)).unzip()
@@ -291,11 +295,15 @@ fn check_batch(
     }
     let mut slots = Vec::with_capacity(kept.len());
     let mut records = Vec::with_capacity(kept.len());
+    let mut names_left = IGNORED_BYTES_MAX;
     for record in kept {
         slots.push(match check_record_of(author, record.get()) {
             Ok(CheckedRecord { usage, ignored_fields }) => {
                 let call_id = usage.call_id.as_str().to_owned();
                 records.push(usage);
+                names_left = names_left.saturating_sub(ignored_fields.bytes());
+                let ignored_fields =
+                    if names_left > 0 { ignored_fields } else { IgnoredFields::default() };
                 Slot::Sent { call_id, ignored_fields }
             }
             Err(error) => Slot::Refused { call_id: sent_call_id(record.get()), error },

@@ -79,7 +79,7 @@ pub(crate) struct UsageView {
     pub(crate) metadata: Box<RawValue>,
     #[schema(value_type = enums::RecordSource)]
     pub(crate) source: &'static str,
-    /// The key that wrote the record; null if a person did.
+    /// The key that wrote the record; null if a person or the operator did.
     #[schema(value_type = Option<Id>, required)]
     pub(crate) key_id: Option<String>,
     #[schema(value_type = Instant)]

@@ -1,8 +1,8 @@
 //! The tags and units of a record.
 //!
-//! They are facts beside the figures that count, so one that breaks the rules does not cost the
-//! record: it is left out, and the response names it. An amount that is no number is refused,
-//! because a cost may depend on it.
+//! Tags and units do not count towards limits, so Bursar leaves out an invalid one and names it in
+//! the response instead of refusing the record. An amount that is not a number is refused, because a
+//! cost may depend on it.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::wire::error::ApiError;
 use crate::wire::label::clean_label;
 use crate::wire::numbers::read_amount;
 
-/// The pairs of an object in their order, with names that are there twice.
+/// The pairs of an object in order, including duplicate names.
 struct Pairs<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
@@ -44,14 +44,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
+/// The longest text of tags or of units that is read. 16 of the largest, every character escaped,
+/// take 50 KiB.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+
 fn pairs<'a>(field: &str, sent: &'a RawValue) -> Result<Pairs<'a>, ApiError> {
+    if sent.get().len() > TEXT_BYTES_MAX {
+        return Err(ApiError::field(field, "must have at most 64 KiB"));
+    }
     serde_json::from_str(sent.get()).map_err(|_| ApiError::field(field, "must be an object"))
 }
 
 /// Reads the tags of a record.
 ///
 /// # Errors
-/// 422 if they are not an object.
+/// 422 if they are not an object, or one of more than 64 KiB.
 pub(super) fn read_tags(
     sent: Option<&RawValue>,
     ignored: &mut IgnoredFields,
@@ -63,7 +70,7 @@ pub(super) fn read_tags(
         let is_kept = value.is_some_and(|value| {
             !raw_key::contains_key(&name)
                 && !raw_key::contains_key(&value)
-                && tags.add(&name, &value).is_ok()
+                && tags.add(&name, &value)
         });
         if !is_kept {
             ignored.add(&format!("tags.{name}"));
@@ -75,7 +82,8 @@ pub(super) fn read_tags(
 /// Reads the units of a record.
 ///
 /// # Errors
-/// 422 if they are not an object, or if an amount is no number from 0 to 10^9.
+/// 422 if they are not an object, or one of more than 64 KiB, or if an amount is not a number from
+/// 0 to 10^9.
 pub(super) fn read_units(
     sent: Option<&RawValue>,
     ignored: &mut IgnoredFields,
@@ -87,7 +95,7 @@ pub(super) fn read_units(
         let is_name = Units::is_name(&name) && !raw_key::contains_key(&name);
         let field = format!("units.{name}");
         let amount = read_amount(if is_name { &field } else { "units" }, amount)?;
-        if !is_name || units.add(&name, amount).is_err() {
+        if !is_name || !units.add(&name, amount) {
             ignored.add(&field);
         }
     }

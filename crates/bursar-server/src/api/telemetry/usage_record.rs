@@ -68,7 +68,7 @@ pub(crate) struct UsageRecord<'a> {
     /// The provider's id of the request. One that cannot be kept is ignored.
     #[schema(value_type = Option<RequestLabel>)]
     provider_request_id: Option<Box<str>>,
-    /// The service tier that served the call, in the provider's word.
+    /// The service tier that served the call, as the provider names it.
     #[schema(value_type = Option<TierLabel>)]
     service_tier: Option<Box<str>>,
     /// Tokens of the prompt, including those read from and written to a cache. With `error_code` it
@@ -105,7 +105,7 @@ pub(crate) struct UsageRecord<'a> {
     /// How far the token figures can be relied on. Defaults to `final`.
     #[schema(value_type = Option<SentUsageStatus>)]
     usage_status: Option<Box<str>>,
-    /// Amounts of what is not tokens.
+    /// Amounts of billed units other than tokens.
     #[schema(value_type = Option<UnitAmounts>)]
     units: Option<&'a RawValue>,
     /// Names and values of your own, such as a team, a feature or an end customer.
@@ -279,7 +279,7 @@ fn label(field: &str, sent: Option<Box<str>>) -> Result<Box<str>, ApiError> {
     Ok(label)
 }
 
-/// Like [`label`]. A blank one says nothing.
+/// Like [`label`]. A blank label counts as absent.
 fn optional_label(field: &str, sent: Option<Box<str>>) -> Result<Option<Box<str>>, ApiError> {
     let label = sent.map(|sent| label(field, Some(sent))).transpose()?;
     Ok(label.filter(|label| !label.is_empty()))

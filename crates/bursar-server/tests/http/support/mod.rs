@@ -157,6 +157,14 @@ impl TestApp {
     }
 }
 
+/// A server with a tenant and one of its integrations.
+pub(crate) async fn set_up() -> (TestApp, Tenant, String) {
+    let app = TestApp::new();
+    let tenant = app.tenant("a").await;
+    let id = tenant.integration("i", json!({})).await;
+    (app, tenant, id)
+}
+
 /// The object with these fields changed or added.
 pub(crate) fn with(mut base: Value, changes: Value) -> Value {
     let (Some(fields), Value::Object(changes)) = (base.as_object_mut(), changes) else {

@@ -76,7 +76,10 @@ fn a_terminated_server_completes_every_started_http2_stream() {
         turned_away += lost.len();
     }
     println!("{acknowledged} records acknowledged, {turned_away} turned away");
-    assert!(acknowledged >= ENOUGH, "{acknowledged} of more are kept");
+    assert!(
+        acknowledged >= ENOUGH,
+        "only {acknowledged} of at least {ENOUGH} acknowledged records were reported"
+    );
     server.stop();
 }
 

@@ -90,25 +90,26 @@ pub(crate) fn timestamp(micros: i64) -> Result<Timestamp, StoreError> {
         .ok_or_else(|| StoreError::Corrupt(format!("{micros} is not an instant")))
 }
 
-/// Units as they are stored: a JSON object, or nothing.
+/// Units from their stored JSON object; `None` if there are none.
 pub(crate) fn units(text: Option<&str>) -> Result<Units, StoreError> {
     let mut units = Units::default();
     let Some(text) = text else { return Ok(units) };
-    let corrupt = || StoreError::Corrupt("units that were never written".to_owned());
+    let corrupt = || StoreError::Corrupt("the units of an entry have an unknown form".to_owned());
     let amounts: BTreeMap<&str, &RawValue> = serde_json::from_str(text).map_err(|_| corrupt())?;
     for (name, amount) in amounts {
         let amount = UnitAmount::from_text(amount.get()).map_err(|_| corrupt())?;
-        units.add(name, amount).map_err(|_| corrupt())?;
+        if !units.add(name, amount) {
+            return Err(corrupt());
+        }
     }
     Ok(units)
 }
 
-/// Tags as they are stored: a JSON object, or nothing.
+/// Tags from their stored JSON object; `None` if there are none.
 pub(crate) fn tags(text: Option<&str>) -> Result<Tags, StoreError> {
     let Some(text) = text else { return Ok(Tags::default()) };
-    let corrupt = |_| StoreError::Corrupt("tags that were never written".to_owned());
-    let pairs: BTreeMap<Box<str>, Box<str>> = serde_json::from_str(text).map_err(corrupt)?;
-    Ok(Tags::stored(pairs.into_iter().collect()))
+    let corrupt = |_| StoreError::Corrupt("the tags of an entry have an unknown form".to_owned());
+    serde_json::from_str(text).map(Tags::stored).map_err(corrupt)
 }
 
 /// An id from its stored number.

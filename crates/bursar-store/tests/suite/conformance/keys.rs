@@ -10,6 +10,18 @@ fn hash(key_id: KeyId) -> [u8; 32] {
     [key_id.number() as u8; 32]
 }
 
+/// Writes the use of a key, and checks that the whole row is read back from the reopened store.
+async fn check_read_back(subject: Subject, key: KeyRow) {
+    let (tenant_id, integration_id) = (key.tenant_id, key.integration_id);
+    let used = KeyRow { last_used_at: Some(subject.world.clock.now().plus_seconds(5)), ..key };
+    let copy = used.clone();
+    let write = move |tx: &mut dyn ControlTx| tx.put_key(&copy);
+    subject.world.ledger.change(tenant_id, write).await.unwrap();
+    let subject = subject.reopened().await;
+    let stored = subject.world.store.key(tenant_id, integration_id, used.key_id).await.unwrap();
+    assert_eq!(stored, Some(used));
+}
+
 async fn create_api_key(subject: &Subject, tenant_id: TenantId, name: &'static str) -> KeyRow {
     let expires_at = Some(subject.world.clock.now().plus_seconds(60));
     let create = move |control: &mut bursar_store::Control<'_>| {
@@ -50,13 +62,7 @@ pub(crate) async fn an_api_key_is_read_back(subject: Subject) {
     };
     assert_eq!(made, expected);
 
-    let used = KeyRow { last_used_at: Some(now.plus_seconds(5)), ..expected };
-    let copy = used.clone();
-    let write = move |tx: &mut dyn bursar_store::ControlTx| tx.put_key(&copy);
-    subject.world.ledger.change(tenant_id, write).await.unwrap();
-    let subject = subject.reopened().await;
-    let stored = subject.world.store.key(tenant_id, None, made.key_id).await.unwrap();
-    assert_eq!(stored, Some(used));
+    check_read_back(subject, expected).await;
 }
 
 pub(crate) async fn a_second_revocation_changes_nothing(subject: Subject) {
@@ -121,14 +127,7 @@ pub(crate) async fn an_integration_key_is_read_back(subject: Subject) {
     };
     assert_eq!(made, expected);
 
-    let used = KeyRow { last_used_at: Some(now.plus_seconds(5)), ..expected };
-    let copy = used.clone();
-    let write = move |tx: &mut dyn bursar_store::ControlTx| tx.put_key(&copy);
-    subject.world.ledger.change(tenant_id, write).await.unwrap();
-    let subject = subject.reopened().await;
-    let store = &subject.world.store;
-    let stored = store.key(tenant_id, Some(integration_id), made.key_id).await;
-    assert_eq!(stored.unwrap(), Some(used));
+    check_read_back(subject, expected).await;
 }
 
 pub(crate) async fn integration_keys_are_listed_oldest_first_page_by_page(subject: Subject) {

@@ -19,7 +19,7 @@ fn accepted(outcome: &RecordOutcome) -> EntryId {
 fn units(amounts: &[(&str, &str)]) -> Units {
     let mut units = Units::default();
     for (name, amount) in amounts {
-        units.add(name, UnitAmount::from_text(amount).unwrap()).unwrap();
+        assert!(units.add(name, UnitAmount::from_text(amount).unwrap()));
     }
     units
 }
@@ -27,7 +27,7 @@ fn units(amounts: &[(&str, &str)]) -> Units {
 fn tags(pairs: &[(&str, &str)]) -> Tags {
     let mut tags = Tags::default();
     for (name, value) in pairs {
-        tags.add(name, value).unwrap();
+        assert!(tags.add(name, value));
     }
     tags
 }

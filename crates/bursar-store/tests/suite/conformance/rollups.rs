@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bursar_core::{Day, IntegrationId, PolicyResult, TenantId, Usage};
+use bursar_core::{Day, IntegrationId, PolicyResult, Tags, TenantId, Usage};
 use bursar_store::{
     BreakdownFilter, DayFilter, DayUsage, GroupBy, HistoryFilter, HistoryPart, LATENCY_BOUNDS_MS,
     OTHER, Page, ReadContext, ReadMemory, ReadMemoryError, Requester, SeriesFilter, Step,
@@ -312,9 +312,18 @@ pub(crate) async fn a_read_takes_memory_for_its_result(subject: Subject) {
 pub(crate) async fn export_pages_are_small_and_cover_the_whole_history(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
     let metadata: Arc<str> = format!("{{\"a\":\"{}\"}}", "x".repeat(10_000)).into();
-    let of_call = |number: usize| Usage {
-        metadata: Some(metadata.as_ref().into()),
-        ..usage(integration_id, &format!("call {number}"))
+    let mut tags = Tags::default();
+    for number in 0..10 {
+        assert!(tags.add(&format!("tag-{number}"), &"\u{1d4c2}".repeat(256)));
+    }
+    // Half of them are large by their metadata, half by their tags.
+    let of_call = |number: usize| {
+        let record = usage(integration_id, &format!("call {number}"));
+        if number.is_multiple_of(2) {
+            Usage { metadata: Some(metadata.as_ref().into()), ..record }
+        } else {
+            Usage { tags: tags.clone(), ..record }
+        }
     };
     let batch = (0..40).map(of_call).collect();
     subject.world.ledger.record(tenant_id, batch).await.unwrap();

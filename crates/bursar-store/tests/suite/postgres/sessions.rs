@@ -17,6 +17,7 @@ use bursar_testing::postgres::database::Database;
 use bursar_testing::postgres::proxy::Proxy;
 use bursar_testing::postgres::session::{ask, block_on};
 
+use crate::support::postgres_database::rows_read;
 use crate::support::{actor, draft, request, usage};
 
 /// The time limit of a wait.
@@ -268,16 +269,6 @@ fn days() -> bursar_store::DayFilter {
     let first = bursar_core::Day::from_number(0);
     let last = bursar_core::Day::from_number(30_000);
     bursar_store::DayFilter { integration_id: None, first, last, after: None }
-}
-
-/// The rows of a table that were read so far, by index or sequentially.
-fn rows_read(database: &Database, table: &str) -> i64 {
-    let sql = format!(
-        "select (coalesce(sum(idx_tup_read), 0) + (select coalesce(sum(seq_tup_read), 0)
-             from pg_stat_user_tables where relname = '{table}'))::bigint
-         from pg_stat_user_indexes where relname = '{table}'"
-    );
-    text(database.run(&sql).first().unwrap(), 0).parse().unwrap()
 }
 
 /// A tenant with an integration, due holds and labels, of which the planner has no statistics.

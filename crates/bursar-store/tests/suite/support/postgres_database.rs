@@ -83,3 +83,15 @@ impl TestDatabase for PostgresDatabase {
         unreachable!("PostgreSQL has no single file")
     }
 }
+
+/// The rows of a table that were read so far, by index or sequentially.
+pub(crate) fn rows_read(database: &Database, table: &str) -> i64 {
+    let sql = format!(
+        "select coalesce(sum(idx_tup_read), 0)::bigint
+             + (select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_user_tables
+                where relname = '{table}')
+         from pg_stat_user_indexes where relname = '{table}'"
+    );
+    let count = database.run(&sql).into_iter().flatten().flatten().next();
+    count.unwrap().parse().unwrap()
+}
