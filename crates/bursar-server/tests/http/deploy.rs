@@ -193,7 +193,8 @@ fn check_names(source: &str, text: &str) {
         .iter()
         .flat_map(|metric| metric.labels)
         .copied()
-        .chain(["instance", "le"])
+        // Prometheus adds the job and the instance.
+        .chain(["instance", "job", "le"])
         .collect();
     let found = names(text);
     assert!(!found.is_empty(), "{source} names no metric");
