@@ -1,6 +1,7 @@
 //! Instants and the UTC calendar: days, hours and months as counts since 1970.
 //!
-//! No clock: every instant comes in as a parameter. No time zones: Bursar's periods are UTC.
+//! No clock: every instant comes in as a parameter. No time zones: the periods of limits, which have
+//! them, are in period.rs.
 
 use std::fmt;
 
