@@ -108,7 +108,7 @@ fn the_build_context_has_everything_that_the_build_reads() {
     let ignored: Vec<&str> = DOCKERIGNORE.lines().collect();
     let members = MANIFEST.split("members = [").nth(1).unwrap().split(']').next().unwrap();
     let members = members.split(',').map(|member| member.trim().trim_matches('"'));
-    for needed in members.chain(["Cargo.toml", "Cargo.lock", "docs", "tools"]) {
+    for needed in members.chain([".cargo", "Cargo.toml", "Cargo.lock", "docs", "tools"]) {
         let hides = |rule: &&&str| needed.starts_with(**rule);
         assert_eq!(ignored.iter().find(hides), None, "{needed}");
     }

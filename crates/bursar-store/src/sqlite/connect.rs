@@ -81,4 +81,14 @@ mod tests {
         // Without the setting, the statement is prepared again.
         assert!(repreparations(&Connection::open(&path).unwrap()) > 0, "the test shows nothing");
     }
+
+    /// A build that does not read `.cargo/config.toml` lacks the option; docs/operating.md names it.
+    #[test]
+    fn sqlite_does_not_count_the_memory_that_it_uses() {
+        let connection = Connection::open_in_memory().unwrap();
+        let mut statement = connection.prepare("pragma compile_options").unwrap();
+        let options = statement.query_map([], |row| row.get(0)).unwrap();
+        let options: Vec<String> = options.map(Result::unwrap).collect();
+        assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), "{options:?}");
+    }
 }
