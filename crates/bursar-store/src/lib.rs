@@ -9,6 +9,7 @@
 
 mod audit;
 mod cache;
+mod calendar;
 mod checked_sum;
 mod clock;
 mod control;
@@ -29,6 +30,7 @@ pub use audit::chain::{
 pub use audit::check::{AuditCheck, AuditReport};
 pub use audit::reads::AuditReads;
 pub use cache::{Cache, CacheUse};
+pub use calendar::{UnknownZone, ZonedCalendar};
 pub use clock::{BootClock, Clock, ClockConfirmed, Clocks, system_boot};
 pub use control::{
     Changed, Control, ControlRefusal, IntegrationDraft, IntegrationEdit, KeyDraft, TenantCaps,
