@@ -1,8 +1,9 @@
 //! Tags of a call: names and values that its caller chose, such as a team or a feature.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::text::is_control;
+use crate::usage_error::UsageError;
 
 /// The most tags of a call.
 const TAGS_MAX: usize = 16;
@@ -14,6 +15,18 @@ const VALUE_CHARS_MAX: usize = 256;
 const SERVER_PREFIX: &str = "bursar.";
 /// A name that is reserved for the server.
 const IMPORT: &str = "import";
+/// The most tag names of a tenant whose usage is added up.
+const NAMES_MAX: usize = 20;
+
+fn is_name(name: &str) -> bool {
+    let of_names = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(of_names)
+}
+
+/// Whether a tag is one of the server's, which clients cannot set and which is never added up.
+fn is_reserved(name: &str) -> bool {
+    name == IMPORT || name.starts_with(SERVER_PREFIX)
+}
 
 /// The tags of a call, ordered by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,15 +38,12 @@ impl Tags {
     /// A tag is kept if its name and value are valid, the name is not there yet and not reserved for
     /// the server, and there are fewer than 16 tags.
     pub fn add(&mut self, name: &str, value: &str) -> bool {
-        let of_names =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        let is_name = (1..=NAME_CHARS_MAX).contains(&name.len()) && name.bytes().all(of_names);
-        let is_reserved = name == IMPORT || name.starts_with(SERVER_PREFIX);
+        let is_kept_name = is_name(name) && !is_reserved(name);
         let is_long = value.chars().nth(VALUE_CHARS_MAX).is_some();
         let is_value = !value.is_empty() && !is_long && !value.chars().any(is_control);
         let place = self.0.binary_search_by(|(known, _)| (**known).cmp(name));
         match place {
-            Err(place) if is_name && !is_reserved && is_value && self.0.len() < TAGS_MAX => {
+            Err(place) if is_kept_name && is_value && self.0.len() < TAGS_MAX => {
                 self.0.insert(place, (name.into(), value.into()));
                 true
             }
@@ -73,6 +83,49 @@ impl Tags {
             |(name, value): &(Box<str>, Box<str>)| name.len() + value.len() + escapes(value) + 6;
         let pairs: usize = self.0.iter().map(pair).sum();
         if pairs == 0 { 0 } else { pairs + 1 }
+    }
+}
+
+/// The tag names of a tenant whose usage is added up by value: up to 20, none of the server's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagNames(BTreeSet<Box<str>>);
+
+impl TagNames {
+    /// Checks a list of names; a repeated name counts once.
+    ///
+    /// # Errors
+    /// [`UsageError`] if a name is invalid or reserved for the server, or if there are too many.
+    pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, UsageError> {
+        let mut known = BTreeSet::new();
+        for name in names {
+            if !is_name(name) {
+                let problem = "must have 1 to 64 of the characters a-z, A-Z, 0-9, _, . and -";
+                return Err(UsageError::new("names", problem));
+            }
+            if is_reserved(name) {
+                let problem = "must not have \"import\" or a name that begins with \"bursar.\"";
+                return Err(UsageError::new("names", problem));
+            }
+            known.insert(name.into());
+        }
+        if known.len() > NAMES_MAX {
+            return Err(UsageError::new("names", format!("must have at most {NAMES_MAX} names")));
+        }
+        Ok(Self(known))
+    }
+
+    /// Names from storage, which are not checked again.
+    pub fn stored(names: BTreeSet<Box<str>>) -> Self {
+        Self(names)
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    /// The names in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(|name| &**name)
     }
 }
 
@@ -124,5 +177,24 @@ mod tests {
         assert!(!tags.add("one-more", "a"));
         assert_eq!(tags.iter().len(), TAGS_MAX);
         assert!(tags.iter().is_sorted());
+    }
+
+    #[track_caller]
+    fn check_names(names: &[&str], is_valid: bool) {
+        assert_eq!(TagNames::new(names.iter().copied()).is_ok(), is_valid, "{names:?}");
+    }
+
+    #[test]
+    fn listed_names_are_valid_and_bounded_and_not_of_the_server() {
+        check_names(&[], true);
+        check_names(&["team", "feature", "team"], true);
+        check_names(&["a b"], false);
+        check_names(&[""], false);
+        check_names(&["import"], false);
+        check_names(&["bursar.trace"], false);
+        let many: Vec<String> = (0..=NAMES_MAX).map(|number| format!("tag-{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        check_names(&many, false);
+        check_names(&many[1..], true);
     }
 }

@@ -1,4 +1,4 @@
-//! Instants and the UTC calendar: days, hours and months as counts since 1970.
+//! Instants and the UTC calendar: quarter hours, hours, days and months as counts since 1970.
 //!
 //! No clock: every instant comes in as a parameter. No time zones: the periods of limits, which have
 //! them, are in period.rs.
@@ -31,6 +31,11 @@ impl Timestamp {
     /// Whole seconds since 1970, rounded down.
     pub const fn second(self) -> i64 {
         self.0.div_euclid(MICROS_PER_SECOND)
+    }
+
+    /// The quarter hour of this instant.
+    pub const fn quarter_hour(self) -> QuarterHour {
+        QuarterHour(self.second().div_euclid(900) as i32)
     }
 
     /// The hour of this instant.
@@ -70,6 +75,30 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A quarter of an hour, counted from 1970.
+///
+/// The offset of every time zone from UTC is a whole number of quarter hours today, so hours and
+/// days of any zone are whole numbers of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuarterHour(i32);
+
+impl QuarterHour {
+    /// Quarter hours since 1970.
+    pub const fn number(self) -> i32 {
+        self.0
+    }
+
+    /// The quarter hour of this number.
+    pub const fn from_number(number: i32) -> Self {
+        Self(number)
+    }
+
+    /// The hour that it is a part of.
+    pub const fn hour(self) -> Hour {
+        Hour(self.0.div_euclid(4))
+    }
+}
+
 /// An hour of the UTC calendar, counted from 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour(i32);
@@ -83,6 +112,11 @@ impl Hour {
     /// The hour of this number.
     pub const fn from_number(number: i32) -> Self {
         Self(number)
+    }
+
+    /// Its first quarter.
+    pub const fn first_quarter(self) -> QuarterHour {
+        QuarterHour(self.0 * 4)
     }
 
     /// Its first instant.
@@ -231,6 +265,8 @@ mod tests {
             prop_assert_eq!(Day::from_civil(year, month, day), Some(at.day()));
             prop_assert!(at.month().start() <= at && at < at.month().end());
             prop_assert_eq!(i64::from(at.hour().number()), micros / 3_600_000_000);
+            prop_assert_eq!(i64::from(at.quarter_hour().number()), micros / 900_000_000);
+            prop_assert_eq!(at.quarter_hour().hour(), at.hour());
         }
     }
 
