@@ -48,6 +48,8 @@ alter policy of_tenant on rollup_labels
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on rollup_label_counts
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on tag_names
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on audit
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on audit_heads
@@ -73,6 +75,7 @@ alter table rate_slots no force row level security;
 alter table rollups no force row level security;
 alter table rollup_labels no force row level security;
 alter table rollup_label_counts no force row level security;
+alter table tag_names no force row level security;
 alter table audit no force row level security;
 alter table audit_heads no force row level security;
 alter table decisions no force row level security;
@@ -92,6 +95,7 @@ select create_distributed_table('rate_slots', 'tenant_id', colocate_with => 'int
 select create_distributed_table('rollups', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('rollup_labels', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('rollup_label_counts', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('tag_names', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('audit', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('audit_heads', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('decisions', 'tenant_id', colocate_with => 'integrations');

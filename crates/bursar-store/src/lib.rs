@@ -59,8 +59,9 @@ pub use rows::COLUMN_LISTS;
 pub use rows::codec::call_key;
 pub use rows::columns::RawColumns;
 pub use rows::protection::{OverrideRow, SignalRow};
-pub use rows::rollup::{Grain, OTHER};
+pub use rows::rollup::Grain;
 pub use rows::rollup_columns::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Rollup};
+pub use rows::rollup_labels::OTHER;
 pub use rows::row::{
     Actor, AuditRow, DecisionKind, DecisionRow, IntegrationRow, KeyRow, SecretHash, TenantRow,
     UsageRow,

@@ -1,7 +1,7 @@
 -- The first schema. Every tenant table's key, unique index and foreign key starts with tenant_id, so
 -- that the tables can be distributed by tenant; server, tenants, leases, clock, id_numbers and
--- write_probe are of no tenant. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and hours
--- are counted from 1970; the codes of enums stand in codec.rs. Keys that are texts are compared byte
+-- write_probe are of no tenant. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months, days and
+-- quarter hours are counted from 1970; the codes of enums stand in codec.rs. Keys that are texts are compared byte
 -- by byte, as the embedded store does.
 
 create table server (
@@ -182,6 +182,8 @@ create table usage_entries (
     -- JSON objects, or null for empty ones.
     units text,
     tags text,
+    -- The tags that count in rollups, a bit for each in the order of their names.
+    counted_tags bigint not null,
     primary key (tenant_id, entry_id)
 );
 
@@ -242,8 +244,12 @@ create table rate_slots (
     primary key (tenant_id, scope_kind, scope_id, slot)
 ) with (fillfactor = 50);
 
--- What dashboards read. grain 1: hours by model, 2: days by model, 3: days by agent; label is the
--- model or the agent. latency_00 to latency_15 are the buckets of a fixed histogram.
+-- What dashboards read. grain 1: quarter hours by model, 2: days by model and key, 3: days by
+-- agent, 4: days by value of a tag. start counts quarter hours or days since 1970. provider and
+-- label are a provider and a model, nothing and an agent, or a name and a value of a tag. key_id is
+-- the key that wrote the calls of a day by model: 0 for none, -1 for the keys that have no row of
+-- their own. latency_00 to latency_15 are the buckets of a fixed histogram, latency_max_ms is the
+-- greatest latency and no sum.
 create table rollups (
     tenant_id bigint not null,
     integration_id bigint not null,
@@ -251,19 +257,33 @@ create table rollups (
     start integer not null,
     provider text collate "C" not null,
     label text collate "C" not null,
+    key_id bigint not null,
     calls bigint not null,
     succeeded bigint not null,
     errors bigint not null,
     blocked bigint not null,
-    unpriced bigint not null,
+    status_final bigint not null,
+    status_partial bigint not null,
+    status_estimated bigint not null,
+    status_missing bigint not null,
+    cost_reported bigint not null,
+    cost_computed bigint not null,
+    cost_held bigint not null,
+    cost_unknown bigint not null,
     tokens_in bigint not null,
     tokens_out bigint not null,
     tokens_cache_read bigint not null,
     tokens_cache_write bigint not null,
+    tokens_cache_write_long bigint not null,
+    tokens_audio_in bigint not null,
+    tokens_image_in bigint not null,
     tokens_reasoning bigint not null,
+    tokens_audio_out bigint not null,
+    tokens_image_out bigint not null,
     cost_nanos bigint not null,
     latency_calls bigint not null,
     latency_sum_ms bigint not null,
+    latency_max_ms bigint not null,
     latency_00 bigint not null,
     latency_01 bigint not null,
     latency_02 bigint not null,
@@ -280,13 +300,17 @@ create table rollups (
     latency_13 bigint not null,
     latency_14 bigint not null,
     latency_15 bigint not null,
-    primary key (tenant_id, integration_id, grain, start, provider, label)
+    primary key (tenant_id, integration_id, grain, start, provider, label, key_id)
 ) with (fillfactor = 70);
 
 -- The list of days and integrations in its order, so that a page of it passes over what lies before.
-create index rollups_by_day on rollups (tenant_id, start, integration_id) where grain = 2;
+-- The rest of the key is for lookups of one row: without statistics, the planner may prefer this index
+-- to the primary key, and would read all rows of the day.
+create index rollups_by_day on rollups (tenant_id, start, integration_id, provider, label, key_id)
+    where grain = 2;
 
--- The models (kind 1) and agents (kind 2) that have rollups of their own; others share one.
+-- The models (kind 1), agents (kind 2) and values of tags (kind 3) that have rollups of their own;
+-- others share one. provider is the provider of a model or the name of a tag.
 create table rollup_labels (
     tenant_id bigint not null,
     kind smallint not null,
@@ -295,12 +319,21 @@ create table rollup_labels (
     primary key (tenant_id, kind, provider, label)
 );
 
--- How many of them there are: whoever adds one has the row, so that two nodes cannot both add the last.
+-- How many of them there are, for values of each tag apart: whoever adds one has the row, so that two
+-- nodes cannot both add the last.
 create table rollup_label_counts (
     tenant_id bigint not null,
     kind smallint not null,
+    tag text collate "C" not null,
     labels bigint not null,
-    primary key (tenant_id, kind)
+    primary key (tenant_id, kind, tag)
+);
+
+-- The tag names whose usage has rollups.
+create table tag_names (
+    tenant_id bigint not null,
+    name text collate "C" not null,
+    primary key (tenant_id, name)
 );
 
 -- Decisions other than "allowed", so that someone can ask why. Not part of the ledger: bounded for
@@ -408,6 +441,7 @@ alter table stored_bytes alter column tenant_id set statistics 0, alter column i
 alter table rate_slots alter column tenant_id set statistics 0, alter column scope_id set statistics 0;
 alter table rollups alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table rollup_labels alter column tenant_id set statistics 0;
+alter table tag_names alter column tenant_id set statistics 0;
 alter table audit alter column tenant_id set statistics 0;
 alter table audit_heads alter column tenant_id set statistics 0;
 alter table decisions alter column tenant_id set statistics 0;
@@ -463,6 +497,10 @@ create policy of_tenant on rollup_labels
 alter table rollup_label_counts enable row level security;
 alter table rollup_label_counts force row level security;
 create policy of_tenant on rollup_label_counts
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table tag_names enable row level security;
+alter table tag_names force row level security;
+create policy of_tenant on tag_names
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
 alter table audit enable row level security;
 alter table audit force row level security;

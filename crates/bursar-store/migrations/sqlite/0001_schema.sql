@@ -1,6 +1,6 @@
 -- The first schema. Every tenant table's key starts with tenant_id, as in the layout that can be
 -- distributed by tenant, except where SQLite's row id serves as the key. Amounts are nano-dollars, instants microseconds since 1970 (UTC), months,
--- days and hours are counted from 1970; the codes of enums stand in codec.rs.
+-- days and quarter hours are counted from 1970; the codes of enums stand in codec.rs.
 
 create table server (
     name text primary key,
@@ -153,6 +153,8 @@ create table usage_entries (
     -- JSON objects, or null for empty ones.
     units text,
     tags text,
+    -- The tags that count in rollups, a bit for each in the order of their names.
+    counted_tags integer not null,
     cost_nanos integer not null,
     cost_source integer not null,
     reported_cost_nanos integer,
@@ -228,8 +230,12 @@ create table rate_slots (
 ) without rowid;
 
 -- What dashboards read; strict, so that a sum that leaves 64 bits is refused and does not become a
--- number with a point. grain 1: hours by model, 2: days by model, 3: days by agent; label is the
--- model or the agent. latency_00 to latency_15 are the buckets of a fixed histogram.
+-- number with a point. grain 1: quarter hours by model, 2: days by model and key, 3: days by agent,
+-- 4: days by value of a tag. start counts quarter hours or days since 1970. provider and label are
+-- a provider and a model, nothing and an agent, or a name and a value of a tag. key_id is the key
+-- that wrote the calls of a day by model: 0 for none, -1 for the keys that have no row of their
+-- own. latency_00 to latency_15 are the buckets of a fixed histogram, latency_max_ms is the
+-- greatest latency and no sum.
 create table rollups (
     tenant_id integer not null,
     integration_id integer not null,
@@ -237,19 +243,33 @@ create table rollups (
     start integer not null,
     provider text not null,
     label text not null,
+    key_id integer not null,
     calls integer not null,
     succeeded integer not null,
     errors integer not null,
     blocked integer not null,
-    unpriced integer not null,
+    status_final integer not null,
+    status_partial integer not null,
+    status_estimated integer not null,
+    status_missing integer not null,
+    cost_reported integer not null,
+    cost_computed integer not null,
+    cost_held integer not null,
+    cost_unknown integer not null,
     tokens_in integer not null,
     tokens_out integer not null,
     tokens_cache_read integer not null,
     tokens_cache_write integer not null,
+    tokens_cache_write_long integer not null,
+    tokens_audio_in integer not null,
+    tokens_image_in integer not null,
     tokens_reasoning integer not null,
+    tokens_audio_out integer not null,
+    tokens_image_out integer not null,
     cost_nanos integer not null,
     latency_calls integer not null,
     latency_sum_ms integer not null,
+    latency_max_ms integer not null,
     latency_00 integer not null,
     latency_01 integer not null,
     latency_02 integer not null,
@@ -266,19 +286,27 @@ create table rollups (
     latency_13 integer not null,
     latency_14 integer not null,
     latency_15 integer not null,
-    primary key (tenant_id, integration_id, grain, start, provider, label)
+    primary key (tenant_id, integration_id, grain, start, provider, label, key_id)
 ) without rowid, strict;
 
 -- The list of days and integrations in its order, so that a page of it passes over what lies before.
 create index rollups_by_day on rollups (tenant_id, start, integration_id) where grain = 2;
 
--- The models (kind 1) and agents (kind 2) that have rollups of their own; others share one.
+-- The models (kind 1), agents (kind 2) and values of tags (kind 3) that have rollups of their own;
+-- others share one. provider is the provider of a model or the name of a tag.
 create table rollup_labels (
     tenant_id integer not null,
     kind integer not null,
     provider text not null,
     label text not null,
     primary key (tenant_id, kind, provider, label)
+) without rowid;
+
+-- The tag names whose usage has rollups.
+create table tag_names (
+    tenant_id integer not null,
+    name text not null,
+    primary key (tenant_id, name)
 ) without rowid;
 
 -- Decisions other than "allowed", so that someone can ask why. Not part of the ledger: bounded for

@@ -1,11 +1,11 @@
-//! Changes of tenants, integrations and thresholds, each with its audit row.
+//! Changes of tenants, integrations, tag names and thresholds, each with its audit row.
 //!
 //! They run inside a transaction of the writer, the same on every database. A refused change writes
 //! nothing.
 
 use bursar_core::{
     AuditId, CostBasis, Dimension, Integration, IntegrationId, IntegrationStatus, LimitSettings,
-    OnboardingState, TenantId, TenantLifecycle, Timestamp,
+    OnboardingState, TagNames, TenantId, TenantLifecycle, Timestamp,
 };
 
 use super::caps::TenantCaps;
@@ -323,6 +323,18 @@ impl<'a> Control<'a> {
         let target = dimension.as_str().to_owned();
         self.audit("protection.override", "protection", target, detail)?;
         Ok(Ok(row))
+    }
+
+    /// Replaces the tag names whose usage is added up by value, from the next records on.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_tag_names(&mut self, names: &TagNames) -> Changed<()> {
+        accept!(self.active_tenant()?);
+        self.tx.put_tag_names(self.tenant_id, names)?;
+        let detail = serde_json::json!({ "names": names.iter().collect::<Vec<_>>() });
+        self.audit("tag_names.update", "tenant", self.tenant_id.to_string(), detail)?;
+        Ok(Ok(()))
     }
 
     fn set_status(

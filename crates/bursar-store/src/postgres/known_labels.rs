@@ -1,48 +1,74 @@
-//! A writer's cache of stored labels. Almost all labels of a group are in it.
+//! A writer's cache of the labels and keys that have rollups of their own. Almost all labels and keys
+//! of a group are in it.
 
 use std::collections::HashSet;
 
-use bursar_core::TenantId;
+use bursar_core::{IntegrationId, KeyId, TenantId};
 
-use crate::rows::rollup::{Label, LabelKind};
+use crate::rows::rollup_labels::{KeyedModel, Label, LabelKind};
 
-/// The limit on the cache, which is emptied when it is full. A tenant has at most 11,000 labels
-/// (`LabelKind::max`).
+/// The limit on the cache, which is emptied when it is full. A tenant has at most 2,000 models and
+/// agents, 1,000 values of each tag, and 1,000 keys for each integration and day.
 const REMEMBERED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The approximate memory of a label without its texts.
-const LABEL_BYTES: usize = 80;
+/// The approximate memory of a label or key without its texts.
+const KNOWN_BYTES: usize = 96;
 
-type Owned = (TenantId, LabelKind, Box<str>, Box<str>);
+/// A label or key that has rollups of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Known {
+    Label(TenantId, LabelKind, Box<str>, Box<str>),
+    Key(TenantId, IntegrationId, i32, KeyId, Box<str>, Box<str>),
+}
 
-/// Labels that are known to be stored.
+impl From<Label<'_>> for Known {
+    fn from(label: Label<'_>) -> Self {
+        let Label { tenant_id, kind, provider, label } = label;
+        Self::Label(tenant_id, kind, provider.into(), label.into())
+    }
+}
+
+impl From<KeyedModel<'_>> for Known {
+    fn from(key: KeyedModel<'_>) -> Self {
+        let KeyedModel { tenant_id, integration_id, day, provider, model, key_id } = key;
+        Self::Key(tenant_id, integration_id, day, key_id, provider.into(), model.into())
+    }
+}
+
+impl Known {
+    fn bytes(&self) -> usize {
+        let (Self::Label(.., provider, label) | Self::Key(.., provider, label)) = self;
+        KNOWN_BYTES + provider.len() + label.len()
+    }
+}
+
+/// Labels and keys whose rollups or rows are known to be stored.
 #[derive(Default)]
 pub(super) struct KnownLabels {
-    stored: HashSet<Owned>,
+    stored: HashSet<Known>,
     stored_bytes: usize,
-    /// The labels that the transaction adds or finds stored.
-    staged: Vec<Owned>,
+    /// What the transaction adds or finds stored.
+    staged: Vec<Known>,
 }
 
 impl KnownLabels {
-    pub(super) fn contains(&self, (tenant_id, kind, provider, label): Label<'_>) -> bool {
-        self.stored.contains(&(tenant_id, kind, provider.into(), label.into()))
+    pub(super) fn contains(&self, known: &Known) -> bool {
+        self.stored.contains(known)
     }
 
-    /// Adds labels that become known if the transaction commits.
-    pub(super) fn stage(&mut self, labels: &[Label<'_>]) {
-        let owned = |label: &Label<'_>| (label.0, label.1, label.2.into(), label.3.into());
-        self.staged.extend(labels.iter().map(owned));
+    /// Adds labels or keys that become known if the transaction commits.
+    pub(super) fn stage(&mut self, known: impl Iterator<Item = Known>) {
+        self.staged.extend(known);
     }
 
-    /// Makes the staged labels known, after a commit.
+    /// Makes what is staged known, after a commit.
     pub(super) fn keep_staged(&mut self) {
-        for label in self.staged.drain(..) {
-            let bytes = LABEL_BYTES + label.2.len() + label.3.len();
+        for known in self.staged.drain(..) {
+            let bytes = known.bytes();
             if self.stored_bytes + bytes > REMEMBERED_BYTES_MAX {
                 self.stored.clear();
                 self.stored_bytes = 0;
             }
-            if self.stored.insert(label) {
+            if self.stored.insert(known) {
                 self.stored_bytes += bytes;
             }
         }
@@ -65,10 +91,10 @@ mod tests {
             let tenant_id = TenantId::from_number(tenant).expect("in range");
             for number in 0..10_000 {
                 let label = format!("{long}{number}").into();
-                known.staged.push((tenant_id, LabelKind::Agent, "".into(), label));
+                known.staged.push(Known::Label(tenant_id, LabelKind::Agent, "".into(), label));
             }
             known.keep_staged();
-            let bytes: usize = known.stored.iter().map(|label| label.3.len()).sum();
+            let bytes: usize = known.stored.iter().map(Known::bytes).sum();
             assert!(bytes <= known.stored_bytes && bytes <= REMEMBERED_BYTES_MAX, "{bytes}");
         }
         assert!(!known.stored.is_empty() && known.staged.is_empty());

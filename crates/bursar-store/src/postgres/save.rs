@@ -13,6 +13,7 @@ use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;
+use crate::rows::counted_tags::{CountedTags, counted_tags};
 use crate::rows::entry_columns::{ENTRY_VALUES, EntryValue, entry_columns};
 use crate::rows::rollup::{RollupKey, aggregate};
 use crate::rows::rollup_columns::{FIGURES, Rollup, rollup_figures};
@@ -20,9 +21,9 @@ use crate::rows::rollup_columns::{FIGURES, Rollup, rollup_figures};
 const INSERT_ENTRIES: &str = concat!(
     "insert into usage_entries (tenant_id, ",
     entry_columns!(entry_names),
-    ") values ($1, ",
+    ", counted_tags) values ($1, ",
     entry_columns!(entry_arrays),
-    ")"
+    ", unnest($41))"
 );
 const SAVE_RESERVATIONS: &str = "insert into reservations (tenant_id, call_key, call_id, \
      integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
@@ -61,20 +62,22 @@ const UPSERT_RATES: &str = "insert into rate_slots (tenant_id, scope_kind, scope
      on conflict (tenant_id, scope_kind, scope_id, slot) do update set second = excluded.second, \
      calls = excluded.calls";
 const UPSERT_ROLLUPS: &str = concat!(
-    "insert into rollups (tenant_id, integration_id, grain, start, provider, label, ",
+    "insert into rollups (tenant_id, integration_id, grain, start, provider, label, key_id, ",
     rollup_figures!(figure_names),
     ") values ($1, unnest($2), unnest($3::smallint[]), unnest($4::integer[]), unnest($5), \
-     unnest($6), ",
+     unnest($6), unnest($7), ",
     rollup_figures!(figure_arrays),
-    ") on conflict (tenant_id, integration_id, grain, start, provider, label) do update set ",
-    rollup_figures!(figure_additions)
+    ") on conflict (tenant_id, integration_id, grain, start, provider, label, key_id) \
+     do update set ",
+    rollup_figures!(figure_merges)
 );
 
 /// Writes all changes of a book.
 pub(super) fn book(writer: &mut PostgresWriter, book: &Book<'_>) -> Result<(), StoreError> {
     let Some(tenant_id) = tenant_of(book) else { return Ok(()) };
-    let rollups = aggregate(book.entries(), &mut StoredLabels(writer))?;
-    let mut bulks = vec![entries(book.entries())];
+    let tags = counted_tags(book.entries(), &mut StoredLabels(writer))?;
+    let rollups = aggregate(book.entries(), &tags, &mut StoredLabels(writer))?;
+    let mut bulks = vec![entries(book.entries(), &tags)];
     bulks.extend(calls(writer, book));
     bulks.push(expired(book));
     bulks.extend(accounts(book));
@@ -129,7 +132,7 @@ fn tenant_of(book: &Book<'_>) -> Option<TenantId> {
     of_accounts.chain(book.calls().keys().map(|(tenant_id, _)| *tenant_id)).next()
 }
 
-fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
+fn entries<'b>(entries: &'b [Entry<'_>], tags: &[CountedTags]) -> Bulk<'b> {
     let column = |value: &EntryValue| match value {
         EntryValue::Number(of) => Column::Numbers(entries.iter().map(of).collect()),
         EntryValue::OptNumber(of) => Column::OptNumbers(entries.iter().map(of).collect()),
@@ -137,7 +140,8 @@ fn entries<'b>(entries: &'b [Entry<'_>]) -> Bulk<'b> {
         EntryValue::OptText(of) => Column::OptTexts(entries.iter().map(of).collect()),
         EntryValue::OwnText(of) => Column::OwnTexts(entries.iter().map(of).collect()),
     };
-    let columns = ENTRY_VALUES.iter().map(column).collect();
+    let mut columns: Vec<Column<'b>> = ENTRY_VALUES.iter().map(column).collect();
+    columns.push(Column::Numbers(tags.iter().map(|counted| counted.number()).collect()));
     Bulk { sql: INSERT_ENTRIES, rows: entries.len(), columns }
 }
 
@@ -247,6 +251,7 @@ fn rollups<'b>(rollups: &BTreeMap<RollupKey<'b>, Rollup>) -> Bulk<'b> {
         key(|key| key.start.into()),
         text(|key| key.provider),
         text(|key| key.label),
+        key(|key| key.key.code()),
     ];
     let mut figures = [const { Vec::new() }; FIGURES];
     for rollup in rollups.values() {

@@ -33,6 +33,7 @@ const GRANTS: &[(&str, &str)] = &[
     ("select, insert, update, delete", "calls, decisions, signals"),
     ("select, insert, update", "reservations"),
     ("select, insert, update", "protection_overrides"),
+    ("select, insert, delete", "tag_names"),
     ("select, update", "clock, id_numbers"),
     ("insert, truncate", "write_probe"),
 ];

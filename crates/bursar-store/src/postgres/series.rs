@@ -24,10 +24,10 @@ use crate::read::breakdown::CallFilter;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
-use crate::rows::decode;
+use crate::rows::decode::{self, fact_columns};
 use crate::rows::protection::cost_nanos;
-use crate::rows::rollup::OTHER;
 use crate::rows::rollup_columns::{Rollup, rollup_figures};
+use crate::rows::rollup_labels::OTHER;
 
 // The integrations are an array, so that PostgreSQL finds the days of each by the primary key.
 // Otherwise, with some statistics, it scans all rollups of the tenant.
@@ -68,14 +68,15 @@ const SUM_SESSIONS: &str = "select max(found.entry_id), count(*), \
 const SESSIONS_OF: &str = "select e.session_id from unnest($2::bigint[]) as wanted (entry_id) \
      cross join lateral (select session_id from usage_entries \
      where tenant_id = $1 and entry_id = wanted.entry_id limit 1) e where e.session_id is not null";
-const LIST_SESSIONS: &str = "select wanted.session_id, e.kind, e.tokens_in, e.tokens_out, \
-     e.tokens_cache_read, e.tokens_cache_write, e.tokens_reasoning, e.cost_nanos, e.cost_source, \
-     e.latency_ms, e.policy_result, e.error_code is not null from unnest($2::text[]) as wanted (session_id) \
-     cross join lateral (select kind, tokens_in, tokens_out, tokens_cache_read, \
-     tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, \
-     error_code from usage_entries where tenant_id = $1 and session_id = wanted.session_id \
+const LIST_SESSIONS: &str = concat!(
+    "select wanted.session_id, ",
+    fact_columns!("e."),
+    " from unnest($2::text[]) as wanted (session_id) cross join lateral (select ",
+    fact_columns!(),
+    " from usage_entries where tenant_id = $1 and session_id = wanted.session_id \
      and occurred_at >= $3 and occurred_at < $4 and ($5 is null or integration_id = $5) \
-     offset 0) e";
+     offset 0) e"
+);
 
 #[async_trait]
 impl SeriesReads for PostgresStore {

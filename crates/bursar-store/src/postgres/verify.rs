@@ -12,8 +12,10 @@ use super::store_stats::next_tenants;
 use super::tx::{self, Key, Messages, params};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
+use crate::rows::decode::fact_columns;
 use crate::rows::entry_columns::entry_columns;
 use crate::rows::rollup_columns::rollup_figures;
+use crate::rows::rollup_labels::LabelKind;
 use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
 /// The tenants that one statement lists.
@@ -28,13 +30,16 @@ const BEGIN: &str = "begin isolation level repeatable read read only; \
      set local enable_sort = off; set local jit = off";
 const LABELS: &str =
     "select tenant_id, kind, provider, label from rollup_labels where tenant_id = $1";
-const LABEL_COUNTS: &str = "select kind, labels from rollup_label_counts where tenant_id = $1";
+const LABEL_COUNTS: &str = "select kind, tag, labels from rollup_label_counts where tenant_id = $1";
+/// The keys that have rollups of their own.
+const KEYED_ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, \
+     key_id from rollups where tenant_id = $1 and key_id > 0";
 const ENTRIES: &str = concat!(
     "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, \
-     occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not \
-     null, created_at, ",
+     occurred_at, created_at, ",
     entry_columns!(entry_text_bytes),
+    ", key_id, tags, counted_tags, ",
+    fact_columns!(),
     " from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3"
 );
 /// Looks up call by call, whatever the planner's statistics are.
@@ -53,7 +58,7 @@ const RESERVATIONS: &str =
 const BYTES: &str =
     "select tenant_id, integration_id, day, bytes from stored_bytes where tenant_id = $1";
 const ROLLUPS: &str = concat!(
-    "select tenant_id, integration_id, grain, start, provider, label, ",
+    "select tenant_id, integration_id, grain, start, provider, label, key_id, ",
     rollup_figures!(figure_names),
     " from rollups where tenant_id = $1"
 );
@@ -79,6 +84,7 @@ async fn tenant(db: &Client, tenant_id: TenantId) -> Result<VerifyReport, StoreE
     let mut recount = Recount::default();
     let tenant = tenant_id.number();
     labels(db, tenant, &mut recount).await?;
+    for_each_row(db, KEYED_ROLLUPS, params![tenant], |row| recount.add_key(row)).await?;
     entries(db, tenant, &mut recount).await?;
     recount.compare_calls(fetch_number(db, CALLS_WITH_ENTRY, params![tenant]).await?);
     for_each_row(db, OPEN, params![tenant], |row| recount.add_open(row)).await?;
@@ -89,26 +95,28 @@ async fn tenant(db: &Client, tenant_id: TenantId) -> Result<VerifyReport, StoreE
     Ok(recount.into_report())
 }
 
-/// Reads the labels, and compares their number of each kind with the stored one.
+/// Reads the labels, and compares the number of each kind or tag with the stored one.
 async fn labels(db: &Client, tenant: i64, recount: &mut Recount) -> Result<(), StoreError> {
-    let mut counted: HashMap<i64, i64> = HashMap::new();
+    let mut counted: HashMap<(i64, String), i64> = HashMap::new();
     for_each_row(db, LABELS, params![tenant], |row| {
-        *counted.entry(row.int(1)?).or_default() += 1;
+        let kind = row.int(1)?;
+        let tag = if kind == LabelKind::Tag.code() { row.text(2)? } else { String::new() };
+        *counted.entry((kind, tag)).or_default() += 1;
         recount.add_label(row)
     })
     .await?;
-    let read = |row: &Row| Ok((row.int(0)?, row.int(1)?));
-    let mut stored: HashMap<i64, i64> =
+    let read = |row: &Row| Ok(((row.int(0)?, row.text(1)?), row.int(2)?));
+    let mut stored: HashMap<(i64, String), i64> =
         fetch_all(db, LABEL_COUNTS, params![tenant], read).await?.into_iter().collect();
-    for (kind, counted) in counted {
-        let stored = stored.remove(&kind).unwrap_or_default();
+    for ((kind, tag), counted) in counted {
+        let stored = stored.remove(&(kind, tag)).unwrap_or_default();
         if stored != counted {
             recount.differ(|| {
                 format!("tenant {tenant} has {counted} labels of kind {kind}, {stored} are counted")
             });
         }
     }
-    for (kind, stored) in stored.into_iter().filter(|(_, stored)| *stored != 0) {
+    for ((kind, _), stored) in stored.into_iter().filter(|(_, stored)| *stored != 0) {
         recount.differ(|| {
             format!("tenant {tenant} has no labels of kind {kind}, {stored} are counted")
         });

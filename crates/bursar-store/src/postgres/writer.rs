@@ -40,7 +40,7 @@ impl WriterConnection for PostgresWriter {
         self.claims.clear();
         self.reservations_max = None;
         self.audits.clear();
-        self.labels.forget_staged();
+        self.known.forget_staged();
         self.now = self.clock.to_decide()?;
         self.begin_deferred_with_numbers()
     }
@@ -56,7 +56,7 @@ impl WriterConnection for PostgresWriter {
     fn commit(&mut self) -> Result<(), StoreError> {
         audit::write(self)?;
         self.commit_open()?;
-        self.labels.keep_staged();
+        self.known.keep_staged();
         self.extra_integrations.clear();
         Ok(())
     }
@@ -97,7 +97,7 @@ impl WriterConnection for PostgresWriter {
     fn rollback(&mut self) {
         self.claims.clear();
         self.audits.clear();
-        self.labels.forget_staged();
+        self.known.forget_staged();
         self.rollback_open();
     }
 }

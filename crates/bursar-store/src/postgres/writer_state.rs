@@ -39,7 +39,7 @@ pub(super) struct PostgresWriter {
     pub(super) now: Timestamp,
     tx_state: TxState,
     numbers: Numbers,
-    pub(super) labels: KnownLabels,
+    pub(super) known: KnownLabels,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<CallKey, Option<EntryId>>,
     /// Integrations that the group needs although its commands do not name them.
@@ -96,7 +96,7 @@ impl PostgresWriter {
             clock,
             tx_state: TxState::None,
             numbers: Numbers::default(),
-            labels: KnownLabels::default(),
+            known: KnownLabels::default(),
             claims: HashMap::new(),
             extra_integrations: BTreeSet::new(),
             reservations_max: None,

@@ -20,8 +20,9 @@ use crate::read::read_context::{ReadMemory, SUMS_BYTES, ScratchMemory};
 use crate::read::summaries::IntegrationUsage;
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
-use crate::rows::rollup::{Grain, LabelKind, OTHER};
+use crate::rows::rollup::Grain;
 use crate::rows::rollup_columns::Rollup;
+use crate::rows::rollup_labels::{LabelKind, OTHER};
 
 /// The rollups of a grain from one step to another, inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +191,7 @@ impl SeriesFilter {
 
     /// The rollups to read.
     pub(crate) fn reads(&self) -> Vec<(Part, Span)> {
-        let (first, last) = self.step.range(self.first, self.last);
+        let (first, last) = self.step.stored_range(self.first, self.last);
         let total = Span { grain: self.step.grain(), first, last };
         match (self.by.and_then(GroupBy::day_grain), self.step) {
             (Some(Grain::Day), _) => vec![(Part::TotalAndGroups, total)],
@@ -205,6 +206,7 @@ impl SeriesFilter {
 /// Adds up a series.
 pub(crate) struct SeriesAggregate<'a> {
     by: Option<GroupBy>,
+    step: Step,
     series: Series,
     /// The indexes of the listed groups in `series.groups`.
     indexes: HashMap<Group, usize>,
@@ -221,21 +223,21 @@ impl<'a> SeriesAggregate<'a> {
         let groups = breakdown.unwrap_or_default().groups.into_iter().map(|(group, _)| group);
         let series = Series { groups: groups.collect(), ..Series::default() };
         let indexes = series.groups.iter().cloned().zip(0..).collect();
-        Self { by: filter.by, series, indexes, memory }
+        Self { by: filter.by, step: filter.step, series, indexes, memory }
     }
 
     /// Adds a rollup of [`SeriesFilter::reads`].
     pub(crate) fn add(&mut self, part: Part, found: FoundRollup) -> Result<(), StoreError> {
-        let (start, rollup) = (found.start, found.rollup);
+        let (start, rollup) = (self.step.of_stored(found.start), found.rollup);
         if part.is_of_total() {
-            self.step(start)?.total.add(&rollup)?;
+            self.sums_of(start)?.total.add(&rollup)?;
         }
         if part.is_of_groups()
             && let Some(by) = self.by
             && let Some(index) = self.indexes.get(&found.group(by)).copied()
         {
             let memory = self.memory;
-            match self.step(start)?.groups.entry(index) {
+            match self.sums_of(start)?.groups.entry(index) {
                 btree_map::Entry::Occupied(found) => found.into_mut(),
                 btree_map::Entry::Vacant(new) => {
                     memory.take(SUMS_BYTES)?;
@@ -247,7 +249,7 @@ impl<'a> SeriesAggregate<'a> {
         Ok(())
     }
 
-    fn step(&mut self, start: i32) -> Result<&mut SeriesStep, StoreError> {
+    fn sums_of(&mut self, start: i32) -> Result<&mut SeriesStep, StoreError> {
         match self.series.steps.entry(start) {
             btree_map::Entry::Occupied(found) => Ok(found.into_mut()),
             btree_map::Entry::Vacant(new) => {
@@ -322,7 +324,7 @@ impl<'a> IntegrationSums<'a> {
     }
 
     /// Adds a row: `integration_id, name, provider_type` of an integration, and `start` and all
-    /// figures of one of its days by model.
+    /// figures of one of its days by model and key.
     pub(crate) fn add(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let integration_id = row.id(0, IntegrationId::from_number)?;
         let found = match self.found.entry(integration_id) {
@@ -354,7 +356,7 @@ impl<'a> DaySums<'a> {
         Self { found: Vec::new(), memory }
     }
 
-    /// Adds a row: `integration_id, start` and all figures of a day by model.
+    /// Adds a row: `integration_id, start` and all figures of a day by model and key.
     pub(crate) fn add(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let integration_id = row.id(0, IntegrationId::from_number)?;
         let day = Day::from_number(row.int(1)?);

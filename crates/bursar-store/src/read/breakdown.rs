@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bursar_core::{Day, IntegrationId, TenantId};
+use bursar_core::{Day, IntegrationId, QuarterHour, TenantId};
 
 use crate::error::StoreError;
 use crate::read::sums::Sums;
@@ -111,19 +111,27 @@ pub struct SeriesStep {
 }
 
 impl Step {
-    /// The rollups of this step by model.
+    /// The rollups by model that are added up to this step.
     pub(crate) const fn grain(self) -> Grain {
         match self {
-            Self::Hour => Grain::Hour,
+            Self::Hour => Grain::Quarter,
             Self::Day => Grain::Day,
         }
     }
 
-    /// The numbers of the steps of some days, inclusive.
-    pub(crate) const fn range(self, first: Day, last: Day) -> (i32, i32) {
+    /// The first and last of these rollups of some days, inclusive.
+    pub(crate) const fn stored_range(self, first: Day, last: Day) -> (i32, i32) {
         match self {
-            Self::Hour => (first.number() * 24, last.number() * 24 + 23),
+            Self::Hour => (first.number() * 96, last.number() * 96 + 95),
             Self::Day => (first.number(), last.number()),
+        }
+    }
+
+    /// The number of the step that one of these rollups belongs to.
+    pub(crate) const fn of_stored(self, start: i32) -> i32 {
+        match self {
+            Self::Hour => QuarterHour::from_number(start).hour().number(),
+            Self::Day => start,
         }
     }
 }

@@ -161,18 +161,6 @@ pub(crate) fn history_position(row: &impl Columns) -> Result<HistoryPosition, St
     Ok(HistoryPosition { occurred_at: row.instant(0)?, entry_id: row.id(1, EntryId::from_number)? })
 }
 
-/// `tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning`.
-fn tokens(row: &impl Columns, at: usize) -> Result<TokenBuckets, StoreError> {
-    token_buckets(TokenCounts {
-        tokens_in: row.int(at)?,
-        tokens_out: row.int(at + 1)?,
-        cache_read: row.int(at + 2)?,
-        cache_write: row.int(at + 3)?,
-        reasoning: row.int(at + 4)?,
-        ..TokenCounts::default()
-    })
-}
-
 fn token_buckets(counts: TokenCounts) -> Result<TokenBuckets, StoreError> {
     TokenBuckets::checked(counts).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
@@ -224,18 +212,44 @@ pub(crate) fn usage_row(row: &impl Columns) -> Result<UsageRow, StoreError> {
     })
 }
 
-/// `kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_reasoning,
-/// cost_nanos, cost_source, latency_ms, policy_result, error_code is not null`: the figures of an
-/// entry that its rollups need.
+/// The columns of [`rollup_facts`] for a statement. An argument is a prefix for each name.
+macro_rules! fact_columns {
+    () => { $crate::rows::decode::fact_columns!("") };
+    ($before:literal) => {
+        $crate::rows::decode::fact_columns! { $before
+            kind tokens_in tokens_out tokens_cache_read tokens_cache_write tokens_cache_write_long
+            tokens_audio_in tokens_image_in tokens_reasoning tokens_audio_out tokens_image_out
+            cost_nanos cost_source usage_status latency_ms policy_result error_code
+        }
+    };
+    ($before:literal $first:ident $($name:ident)*) => {
+        concat!($before, stringify!($first) $(, ", ", $before, stringify!($name))*)
+    };
+}
+pub(crate) use fact_columns;
+
+/// The figures of an entry that its rollups need, from the columns of [`fact_columns`].
 pub(crate) fn rollup_facts(row: &impl Columns, at: usize) -> Result<RollupFacts, StoreError> {
     Ok(RollupFacts {
         kind: codec::kind(row.int(at)?)?,
-        tokens: tokens(row, at + 1)?,
-        cost: Nanos::new(row.int(at + 6)?),
-        cost_source: codec::cost_source(row.int(at + 7)?)?,
-        latency_ms: row.opt_number(at + 8)?,
-        policy_result: codec::policy(row.int(at + 9)?)?,
-        failed: row.flag(at + 10)?,
+        tokens: token_buckets(TokenCounts {
+            tokens_in: row.int(at + 1)?,
+            tokens_out: row.int(at + 2)?,
+            cache_read: row.int(at + 3)?,
+            cache_write: row.int(at + 4)?,
+            cache_write_long: row.int(at + 5)?,
+            audio_in: row.int(at + 6)?,
+            image_in: row.int(at + 7)?,
+            reasoning: row.int(at + 8)?,
+            audio_out: row.int(at + 9)?,
+            image_out: row.int(at + 10)?,
+        })?,
+        cost: Nanos::new(row.int(at + 11)?),
+        cost_source: codec::cost_source(row.int(at + 12)?)?,
+        usage_status: codec::usage_status(row.int(at + 13)?)?,
+        latency_ms: row.opt_number(at + 14)?,
+        policy_result: codec::policy(row.int(at + 15)?)?,
+        failed: row.opt_str(at + 16)?.is_some(),
     })
 }
 

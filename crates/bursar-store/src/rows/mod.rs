@@ -2,13 +2,16 @@
 
 pub(crate) mod codec;
 pub(crate) mod columns;
+pub(crate) mod counted_tags;
 pub(crate) mod decode;
 pub(crate) mod entry_columns;
 pub(crate) mod protection;
 pub(crate) mod rollup;
 pub(crate) mod rollup_columns;
+pub(crate) mod rollup_labels;
 pub(crate) mod row;
 
+use decode::fact_columns;
 use entry_columns::entry_columns;
 use rollup_columns::rollup_figures;
 
@@ -29,5 +32,7 @@ pub const COLUMN_LISTS: &[(&str, &str)] = column_lists![
     rollup_figures!(figure_names, "r."),
     rollup_figures!(figure_marks),
     rollup_figures!(figure_arrays),
-    rollup_figures!(figure_additions),
+    rollup_figures!(figure_merges),
+    fact_columns!(),
+    fact_columns!("e."),
 ];

@@ -16,48 +16,65 @@ pub const LATENCY_BOUNDS_MS: [i64; LATENCY_BUCKETS - 1] =
 /// Applies a macro to the figures of a rollup, in the order of the columns, and then to the buckets
 /// of the latency histogram.
 ///
-/// Each figure has its parameter in PostgreSQL's `insert`, after the tenant and the key. With
-/// [`figure_names`], [`figure_marks`], [`figure_arrays`] or [`figure_additions`] the result is a
-/// literal for a statement. A second argument is a prefix for each name.
+/// Each figure has the way in which two rollups merge it ([`Merge`]), and its parameter in
+/// PostgreSQL's `insert`, after the tenant and the key. With [`figure_names`], [`figure_marks`],
+/// [`figure_arrays`] or [`figure_merges`] the result is a literal for a statement. A second argument
+/// is a prefix for each name.
 macro_rules! rollup_figures {
     ($apply:ident $(, $before:literal)?) => {
         $crate::rows::rollup_columns::$apply! {
             $($before)?
             {
-                calls "$7",
+                calls Sum "$8",
                 /// Calls that neither failed nor were blocked.
-                succeeded "$8",
-                errors "$9",
-                blocked "$10",
-                /// Calls whose cost is unknown.
-                unpriced "$11",
-                tokens_in "$12",
-                tokens_out "$13",
-                tokens_cache_read "$14",
-                tokens_cache_write "$15",
-                tokens_reasoning "$16",
-                cost_nanos "$17",
+                succeeded Sum "$9",
+                errors Sum "$10",
+                blocked Sum "$11",
+                /// Calls by how far their token figures can be relied on.
+                status_final Sum "$12",
+                status_partial Sum "$13",
+                status_estimated Sum "$14",
+                status_missing Sum "$15",
+                /// Calls by the source of their cost.
+                cost_reported Sum "$16",
+                cost_computed Sum "$17",
+                cost_held Sum "$18",
+                /// Calls whose cost is unknown; the wire calls them unpriced.
+                cost_unknown Sum "$19",
+                tokens_in Sum "$20",
+                tokens_out Sum "$21",
+                tokens_cache_read Sum "$22",
+                tokens_cache_write Sum "$23",
+                tokens_cache_write_long Sum "$24",
+                tokens_audio_in Sum "$25",
+                tokens_image_in Sum "$26",
+                tokens_reasoning Sum "$27",
+                tokens_audio_out Sum "$28",
+                tokens_image_out Sum "$29",
+                cost_nanos Sum "$30",
                 /// Calls whose latency is known.
-                latency_calls "$18",
-                latency_sum_ms "$19",
+                latency_calls Sum "$31",
+                latency_sum_ms Sum "$32",
+                /// The largest latency of a call; 0 if none is known.
+                latency_max_ms Largest "$33",
             }
             {
-                latency_00 "$20",
-                latency_01 "$21",
-                latency_02 "$22",
-                latency_03 "$23",
-                latency_04 "$24",
-                latency_05 "$25",
-                latency_06 "$26",
-                latency_07 "$27",
-                latency_08 "$28",
-                latency_09 "$29",
-                latency_10 "$30",
-                latency_11 "$31",
-                latency_12 "$32",
-                latency_13 "$33",
-                latency_14 "$34",
-                latency_15 "$35",
+                latency_00 "$34",
+                latency_01 "$35",
+                latency_02 "$36",
+                latency_03 "$37",
+                latency_04 "$38",
+                latency_05 "$39",
+                latency_06 "$40",
+                latency_07 "$41",
+                latency_08 "$42",
+                latency_09 "$43",
+                latency_10 "$44",
+                latency_11 "$45",
+                latency_12 "$46",
+                latency_13 "$47",
+                latency_14 "$48",
+                latency_15 "$49",
             }
         }
     };
@@ -66,7 +83,7 @@ pub(crate) use rollup_figures;
 
 /// `calls, succeeded, ...`.
 macro_rules! figure_names {
-    ($before:literal { $($(#[$doc:meta])* $name:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
+    ($before:literal { $($(#[$doc:meta])* $name:ident $merge:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
         concat!($($before, stringify!($name), ", ",)* $before, stringify!($first) $(, ", ", $before, stringify!($bucket))*)
     };
     ($($figures:tt)*) => { $crate::rows::rollup_columns::figure_names!("" $($figures)*) };
@@ -75,7 +92,7 @@ pub(crate) use figure_names;
 
 /// `?, ?, ...`: SQLite numbers the values itself.
 macro_rules! figure_marks {
-    ({ $($(#[$doc:meta])* $name:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
+    ({ $($(#[$doc:meta])* $name:ident $merge:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
         concat!($($crate::rows::rollup_columns::mark!($name), ", ",)* "?" $(, ", ", $crate::rows::rollup_columns::mark!($bucket))*)
     };
 }
@@ -88,28 +105,28 @@ macro_rules! mark {
 }
 pub(crate) use mark;
 
-/// `unnest($7), unnest($8), ...`.
+/// `unnest($8), unnest($9), ...`.
 macro_rules! figure_arrays {
-    ({ $($(#[$doc:meta])* $name:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
+    ({ $($(#[$doc:meta])* $name:ident $merge:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
         concat!($("unnest(", $place, "), ",)* "unnest(", $at, ")" $(, ", unnest(", $of, ")")*)
     };
 }
 pub(crate) use figure_arrays;
 
 /// `calls = rollups.calls + excluded.calls, ...`.
-macro_rules! figure_additions {
-    ({ $($(#[$doc:meta])* $name:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
+macro_rules! figure_merges {
+    ({ $($(#[$doc:meta])* $name:ident $merge:ident $place:literal,)* } { $first:ident $at:literal, $($bucket:ident $of:literal,)* }) => {
         concat!(
-            $($crate::rows::rollup_columns::addition!($name), ", ",)*
-            $crate::rows::rollup_columns::addition!($first)
-            $(, ", ", $crate::rows::rollup_columns::addition!($bucket))*
+            $($crate::rows::rollup_columns::merged!($merge $name), ", ",)*
+            $crate::rows::rollup_columns::merged!(Sum $first)
+            $(, ", ", $crate::rows::rollup_columns::merged!(Sum $bucket))*
         )
     };
 }
-pub(crate) use figure_additions;
+pub(crate) use figure_merges;
 
-macro_rules! addition {
-    ($name:ident) => {
+macro_rules! merged {
+    (Sum $name:ident) => {
         concat!(
             stringify!($name),
             " = rollups.",
@@ -118,18 +135,43 @@ macro_rules! addition {
             stringify!($name)
         )
     };
+    // The databases have different functions for the greater of two values.
+    (Largest $name:ident) => {
+        concat!(
+            stringify!($name),
+            " = case when excluded.",
+            stringify!($name),
+            " > rollups.",
+            stringify!($name),
+            " then excluded.",
+            stringify!($name),
+            " else rollups.",
+            stringify!($name),
+            " end"
+        )
+    };
 }
-pub(crate) use addition;
+pub(crate) use merged;
+
+/// How two rollups merge a figure.
+#[derive(Clone, Copy)]
+enum Merge {
+    Sum,
+    Largest,
+}
 
 macro_rules! define_rollup {
-    ({ $($(#[$doc:meta])* $name:ident $place:literal,)* } { $($bucket:ident $of:literal,)* }) => {
+    ({ $($(#[$doc:meta])* $name:ident $merge:ident $place:literal,)* } { $($bucket:ident $of:literal,)* }) => {
         /// The names of the columns.
         const NAMES: [&str; FIGURES] = [$(stringify!($name),)* $(stringify!($bucket)),*];
+
+        /// How figures are merged, except the buckets of the histogram, which are sums.
+        const MERGES: &[Merge] = &[$(Merge::$merge),*];
 
         /// The number of figures of a rollup.
         pub(crate) const FIGURES: usize = [$(stringify!($name),)* $(stringify!($bucket)),*].len();
 
-        /// The sums of a rollup. Every figure is exact; averages are computed when it is shown.
+        /// The figures of a rollup. Every figure is exact; averages are computed when it is shown.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Rollup {
             $($(#[$doc])* pub $name: i64,)*
@@ -169,11 +211,31 @@ impl Rollup {
     /// # Errors
     /// [`StoreError::TotalsOverflow`]; the rollup then stays unchanged.
     pub(crate) fn add(&mut self, more: &Self) -> Result<(), StoreError> {
-        let mut sums = self.figures();
-        for ((sum, more), name) in sums.iter_mut().zip(more.figures()).zip(NAMES) {
-            checked_sum::add(sum, more, name)?;
+        let mut merged = self.figures();
+        let merges = MERGES.iter().chain(&[Merge::Sum; LATENCY_BUCKETS]);
+        let figures = merged.iter_mut().zip(more.figures()).zip(merges.zip(NAMES));
+        for ((figure, more), (merge, name)) in figures {
+            match merge {
+                Merge::Sum => checked_sum::add(figure, more, name)?,
+                Merge::Largest => *figure = more.max(*figure),
+            }
         }
-        *self = Self::from_figures(sums);
+        *self = Self::from_figures(merged);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_latency_is_kept_and_other_figures_add_up() {
+        let of = |latency_max_ms| Rollup { calls: 1, latency_max_ms, ..Rollup::default() };
+        let mut merged = of(700);
+        for latency_ms in [0, 900, 300] {
+            merged.add(&of(latency_ms)).expect("small sums");
+        }
+        assert_eq!((merged.calls, merged.latency_max_ms), (4, 900));
     }
 }

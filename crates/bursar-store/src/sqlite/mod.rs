@@ -19,6 +19,7 @@ mod held_reads;
 mod history;
 mod holds;
 mod keys;
+mod labels;
 mod load;
 mod log_copier;
 mod open;

@@ -1,7 +1,6 @@
 //! Saves a book: entries, calls, counters, rates and rollups, aggregated once for the group.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bursar_core::{
     Account, Book, Call, CallKey, EntryId, IntegrationId, Reservation, ReservationState, TenantId,
@@ -9,21 +8,23 @@ use bursar_core::{
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
 use super::error::{store_error, sum_error};
+use super::labels::StoredLabels;
 use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
 use crate::rows::codec;
 use crate::rows::codec::SCOPE_INTEGRATION;
+use crate::rows::counted_tags::{CountedTags, counted_tags};
 use crate::rows::entry_columns::{ENTRY_VALUES, EntryValue, entry_columns};
-use crate::rows::rollup::{Label, LabelKind, Labels, RollupKey, aggregate};
+use crate::rows::rollup::{RollupKey, aggregate};
 use crate::rows::rollup_columns::{Rollup, rollup_figures};
 
 const INSERT_ENTRY: &str = concat!(
     "insert into usage_entries (tenant_id, ",
     entry_columns!(entry_names),
-    ") values (?, ",
+    ", counted_tags) values (?, ",
     entry_columns!(entry_marks),
-    ")"
+    ", ?)"
 );
 const SAVE_RESERVATION: &str = "insert into reservations (tenant_id, call_key, call_id, \
      integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
@@ -54,23 +55,20 @@ const UPSERT_RATE: &str = "insert into rate_slots (tenant_id, scope_kind, scope_
      on conflict (tenant_id, scope_kind, scope_id, slot) do update set \
      second = excluded.second, calls = excluded.calls";
 const UPSERT_ROLLUP: &str = concat!(
-    "insert into rollups (tenant_id, integration_id, grain, start, provider, label, ",
+    "insert into rollups (tenant_id, integration_id, grain, start, provider, label, key_id, ",
     rollup_figures!(figure_names),
-    ") values (?1, ?2, ?3, ?4, ?5, ?6, ",
+    ") values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ",
     rollup_figures!(figure_marks),
-    ") on conflict (tenant_id, integration_id, grain, start, provider, label) do update set ",
-    rollup_figures!(figure_additions)
+    ") on conflict (tenant_id, integration_id, grain, start, provider, label, key_id) \
+     do update set ",
+    rollup_figures!(figure_merges)
 );
-const SELECT_LABEL: &str = "select 1 from rollup_labels \
-     where tenant_id = ?1 and kind = ?2 and provider = ?3 and label = ?4";
-const COUNT_LABELS: &str = "select count(*) from rollup_labels where tenant_id = ?1 and kind = ?2";
-const INSERT_LABEL: &str =
-    "insert into rollup_labels (tenant_id, kind, provider, label) values (?1, ?2, ?3, ?4)";
 
 /// Writes all changes of a book.
 pub(super) fn book(writer: &SqliteWriter, book: &Book<'_>) -> Result<(), StoreError> {
     let db = &writer.connection;
-    entries(db, book.entries())?;
+    let tags = counted_tags(book.entries(), &mut StoredLabels(db))?;
+    entries(db, book.entries(), &tags)?;
     for (key, call) in book.calls() {
         let claimed = writer.claims.get(key).copied();
         if claimed.is_some() || call.is_changed() {
@@ -81,9 +79,7 @@ pub(super) fn book(writer: &SqliteWriter, book: &Book<'_>) -> Result<(), StoreEr
     for (integration_id, account) in book.accounts() {
         counters(db, *integration_id, account)?;
     }
-    for (key, rollup) in aggregate(book.entries(), &mut StoredLabels(db))? {
-        upsert_rollup(db, &key, &rollup)?;
-    }
+    rollups(db, &aggregate(book.entries(), &tags, &mut StoredLabels(db))?)?;
     tenants(db, book)
 }
 
@@ -103,9 +99,13 @@ fn tenants(db: &Connection, book: &Book<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), StoreError> {
+fn entries(
+    db: &Connection,
+    entries: &[bursar_core::Entry<'_>],
+    tags: &[CountedTags],
+) -> Result<(), StoreError> {
     let mut insert = db.prepare_cached(INSERT_ENTRY).map_err(store_error)?;
-    for entry in entries {
+    for (entry, tags) in entries.iter().zip(tags) {
         insert.raw_bind_parameter(1, entry.tenant_id.number()).map_err(store_error)?;
         for (value, at) in ENTRY_VALUES.iter().zip(2..) {
             let bound = match value {
@@ -117,6 +117,8 @@ fn entries(db: &Connection, entries: &[bursar_core::Entry<'_>]) -> Result<(), St
             };
             bound.map_err(store_error)?;
         }
+        let last = ENTRY_VALUES.len() + 2;
+        insert.raw_bind_parameter(last, tags.number()).map_err(store_error)?;
         insert.raw_execute().map_err(store_error)?;
     }
     Ok(())
@@ -211,65 +213,17 @@ fn counters(
     Ok(())
 }
 
-fn upsert_rollup(db: &Connection, key: &RollupKey<'_>, rollup: &Rollup) -> Result<(), StoreError> {
-    let RollupKey { tenant_id, integration_id, grain, start, provider, label } = key;
-    let (tenant, integration) = (tenant_id.number(), integration_id.number());
-    let (grain, figures) = (grain.code(), rollup.figures());
-    let key: [&dyn ToSql; 6] = [&tenant, &integration, &grain, start, provider, label];
-    let figures = figures.iter().map(|figure| figure as &dyn ToSql);
+fn rollups(db: &Connection, rollups: &BTreeMap<RollupKey<'_>, Rollup>) -> Result<(), StoreError> {
     let mut upsert = db.prepare_cached(UPSERT_ROLLUP).map_err(store_error)?;
-    upsert
-        .execute(params_from_iter(key.into_iter().chain(figures)))
-        .map_err(|error| sum_error(error, "the figures of a day"))?;
+    for (key, rollup) in rollups {
+        let RollupKey { tenant_id, integration_id, grain, start, provider, label, key } = key;
+        let (tenant, integration) = (tenant_id.number(), integration_id.number());
+        let (grain, key, figures) = (grain.code(), key.code(), rollup.figures());
+        let key: [&dyn ToSql; 7] = [&tenant, &integration, &grain, start, provider, label, &key];
+        let figures = figures.iter().map(|figure| figure as &dyn ToSql);
+        upsert
+            .execute(params_from_iter(key.into_iter().chain(figures)))
+            .map_err(|error| sum_error(error, "the figures of a day"))?;
+    }
     Ok(())
-}
-
-struct StoredLabels<'a>(&'a Connection);
-
-impl Labels for StoredLabels<'_> {
-    fn admit<'a>(
-        &mut self,
-        wanted: &BTreeSet<Label<'a>>,
-    ) -> Result<BTreeSet<Label<'a>>, StoreError> {
-        let mut admitted = BTreeSet::new();
-        // Labels are counted once for the group, and only if there are new ones.
-        let mut counts: BTreeMap<(TenantId, LabelKind), i64> = BTreeMap::new();
-        for &label in wanted {
-            let (tenant_id, kind, ..) = label;
-            if self.is_known(label)? {
-                admitted.insert(label);
-                continue;
-            }
-            let count = match counts.entry((tenant_id, kind)) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => unknown.insert(self.count(tenant_id, kind)?),
-            };
-            if *count < kind.max() {
-                self.insert(label)?;
-                *count += 1;
-                admitted.insert(label);
-            }
-        }
-        Ok(admitted)
-    }
-}
-
-impl StoredLabels<'_> {
-    fn is_known(&self, (tenant_id, kind, provider, label): Label<'_>) -> Result<bool, StoreError> {
-        let mut select = self.0.prepare_cached(SELECT_LABEL).map_err(store_error)?;
-        let key = params![tenant_id.number(), kind.code(), provider, label];
-        select.exists(key).map_err(store_error)
-    }
-
-    fn count(&self, tenant_id: TenantId, kind: LabelKind) -> Result<i64, StoreError> {
-        let mut count = self.0.prepare_cached(COUNT_LABELS).map_err(store_error)?;
-        let key = params![tenant_id.number(), kind.code()];
-        count.query_row(key, |row| row.get(0)).map_err(store_error)
-    }
-
-    fn insert(&self, (tenant_id, kind, provider, label): Label<'_>) -> Result<(), StoreError> {
-        let mut insert = self.0.prepare_cached(INSERT_LABEL).map_err(store_error)?;
-        let row = params![tenant_id.number(), kind.code(), provider, label];
-        insert.execute(row).map(|_| ()).map_err(store_error)
-    }
 }

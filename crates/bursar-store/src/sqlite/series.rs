@@ -21,9 +21,9 @@ use crate::read::breakdown::CallFilter;
 use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
-use crate::rows::decode;
-use crate::rows::rollup::OTHER;
+use crate::rows::decode::{self, fact_columns};
 use crate::rows::rollup_columns::{Rollup, rollup_figures};
+use crate::rows::rollup_labels::OTHER;
 
 const LIST_ROLLUPS: &str = concat!(
     "select i.integration_id, i.name, i.provider_type, r.start, r.provider, r.label, ",
@@ -52,12 +52,14 @@ const SCAN_SESSIONS: &str = "select entry_id, session_id, cost_nanos \
      and occurred_at >= :start and occurred_at < :end and session_id is not null";
 const SESSION_OF: &str =
     "select session_id from usage_entries where entry_id = :entry and tenant_id = :tenant";
-const SUM_SESSION: &str = "select kind, tokens_in, tokens_out, tokens_cache_read, \
-     tokens_cache_write, tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, \
-     error_code is not null from usage_entries indexed by usage_entries_by_session \
+const SUM_SESSION: &str = concat!(
+    "select ",
+    fact_columns!(),
+    " from usage_entries indexed by usage_entries_by_session \
      where tenant_id = :tenant and session_id = :session \
      and occurred_at >= :start and occurred_at < :end \
-     and (:integration is null or integration_id = :integration)";
+     and (:integration is null or integration_id = :integration)"
+);
 
 #[async_trait]
 impl SeriesReads for SqliteStore {

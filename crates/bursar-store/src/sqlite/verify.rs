@@ -5,17 +5,21 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::store_error;
 use crate::error::StoreError;
+use crate::rows::decode::fact_columns;
 use crate::rows::entry_columns::entry_columns;
 use crate::rows::rollup_columns::rollup_figures;
 use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
+/// The keys that have rollups of their own.
+const KEYED_ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, \
+     key_id from rollups where key_id > 0";
 const ENTRIES: &str = concat!(
     "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, \
-     occurred_at, kind, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code is not \
-     null, created_at, ",
+     occurred_at, created_at, ",
     entry_columns!(entry_text_bytes),
+    ", key_id, tags, counted_tags, ",
+    fact_columns!(),
     " from usage_entries order by entry_id"
 );
 const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, estimated_tokens, \
@@ -25,7 +29,7 @@ const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used
 const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
 const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
 const ROLLUPS: &str = concat!(
-    "select tenant_id, integration_id, grain, start, provider, label, ",
+    "select tenant_id, integration_id, grain, start, provider, label, key_id, ",
     rollup_figures!(figure_names),
     " from rollups"
 );
@@ -37,6 +41,7 @@ pub(super) fn verify(db: &Connection) -> Result<VerifyReport, StoreError> {
     let snapshot = db.unchecked_transaction().map_err(store_error)?;
     let mut recount = Recount::default();
     each(&snapshot, LABELS, |row| recount.add_label(row))?;
+    each(&snapshot, KEYED_ROLLUPS, |row| recount.add_key(row))?;
     each(&snapshot, ENTRIES, |row| {
         let entry = CountedEntry::read(row)?;
         let of_call = match entry.call_key()? {

@@ -15,6 +15,7 @@ pub(crate) mod overrides;
 pub(crate) mod query;
 pub(crate) mod server;
 pub(crate) mod signals;
+pub(crate) mod tag_names;
 pub(crate) mod tenants;
 pub(crate) mod value;
 
@@ -23,16 +24,29 @@ pub use self::integrations::{IntegrationFilter, IntegrationReads};
 pub use self::keys::KeyReads;
 pub use self::overrides::OverrideReads;
 pub use self::signals::SignalReads;
+pub use self::tag_names::TagNameReads;
 pub use self::tenants::TenantReads;
 pub use self::value::{Sql, Value};
 
 /// The reads of all tables that both databases keep in the same way.
 pub trait TableReads:
-    DecisionReads + IntegrationReads + KeyReads + OverrideReads + SignalReads + TenantReads
+    DecisionReads
+    + IntegrationReads
+    + KeyReads
+    + OverrideReads
+    + SignalReads
+    + TagNameReads
+    + TenantReads
 {
 }
 
 impl<S> TableReads for S where
-    S: DecisionReads + IntegrationReads + KeyReads + OverrideReads + SignalReads + TenantReads
+    S: DecisionReads
+        + IntegrationReads
+        + KeyReads
+        + OverrideReads
+        + SignalReads
+        + TagNameReads
+        + TenantReads
 {
 }

@@ -5,17 +5,19 @@
 use std::collections::{HashMap, HashSet};
 
 use bursar_core::{
-    CallId, CallKey, CounterKey, EntryId, EntryKind, IntegrationId, Month, Nanos, TenantId,
-    Timestamp, Totals, Usage,
+    CallId, CallKey, CounterKey, EntryId, EntryKind, IntegrationId, KeyId, Month, Nanos, Tags,
+    TenantId, Timestamp, Totals, Usage,
 };
 
 use crate::checked_sum;
 use crate::error::StoreError;
-use crate::rows::codec::call_key;
+use crate::rows::codec::{self, call_key};
 use crate::rows::columns::Columns;
+use crate::rows::counted_tags::CountedTags;
 use crate::rows::decode;
-use crate::rows::rollup::{Label, RollupEntry, RollupFacts, RollupKey};
+use crate::rows::rollup::{Grain, RollupEntry, RollupFacts, RollupKey};
 use crate::rows::rollup_columns::Rollup;
+use crate::rows::rollup_labels::{Admitted, KeyLabel, KeyedModel, Label, MODEL_KEYS_MAX};
 use crate::verify::differences::Differences;
 
 /// The result of a verification.
@@ -59,15 +61,18 @@ pub(crate) struct CountedEntry {
     provider: String,
     model: String,
     occurred_at: Timestamp,
-    facts: RollupFacts,
     created_at: Timestamp,
     stored_bytes: i64,
+    key_id: Option<KeyId>,
+    tags: Tags,
+    counted_tags: CountedTags,
+    facts: RollupFacts,
 }
 
 impl CountedEntry {
     /// Reads `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model,
-    /// occurred_at`, the columns of [`decode::rollup_facts`], `created_at` and the bytes of all
-    /// texts.
+    /// occurred_at, created_at`, the bytes of all texts, `key_id, tags, counted_tags`, and the
+    /// columns of [`decode::rollup_facts`].
     pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 1)?;
         Ok(Self {
@@ -79,9 +84,12 @@ impl CountedEntry {
             provider: row.text(5)?,
             model: row.text(6)?,
             occurred_at: row.instant(7)?,
-            facts: decode::rollup_facts(row, 8)?,
-            created_at: row.instant(19)?,
-            stored_bytes: Usage::FIXED_BYTES.saturating_add(row.int(20)?),
+            created_at: row.instant(8)?,
+            stored_bytes: Usage::FIXED_BYTES.saturating_add(row.int(9)?),
+            key_id: row.opt_id(10, KeyId::from_number)?,
+            tags: codec::tags(row.opt_str(11)?)?,
+            counted_tags: CountedTags::stored(row.int(12)?),
+            facts: decode::rollup_facts(row, 13)?,
         })
     }
 
@@ -105,6 +113,7 @@ impl CountedEntry {
             provider: &self.provider,
             model: &self.model,
             agent_id: self.agent_id.as_deref(),
+            key_id: self.key_id,
             facts: self.facts,
         }
     }
@@ -119,28 +128,73 @@ struct CountedRollup {
     start: i32,
     provider: String,
     label: String,
+    key_id: i64,
 }
 
 impl From<RollupKey<'_>> for CountedRollup {
     fn from(key: RollupKey<'_>) -> Self {
-        let RollupKey { tenant_id, integration_id, grain, start, provider, label } = key;
+        let RollupKey { tenant_id, integration_id, grain, start, provider, label, key } = key;
         let (provider, label) = (provider.to_owned(), label.to_owned());
-        Self { tenant_id, integration_id, grain: grain.code(), start, provider, label }
+        let (grain, key_id) = (grain.code(), key.code());
+        Self { tenant_id, integration_id, grain, start, provider, label, key_id }
     }
+}
+
+/// The labels and keys that have rollups of their own.
+#[derive(Default)]
+struct StoredLabels {
+    labels: HashSet<(TenantId, i64, String, String)>,
+    /// Days by model and key, by their stored rollups.
+    keys: HashSet<CountedRollup>,
+    /// How many of them each day of an integration has.
+    keys_of_days: HashMap<(TenantId, IntegrationId, i32), i64>,
+}
+
+impl Admitted for StoredLabels {
+    fn has_label(&self, label: Label<'_>) -> bool {
+        let Label { tenant_id, kind, provider, label } = label;
+        self.labels.contains(&(tenant_id, kind.code(), provider.to_owned(), label.to_owned()))
+    }
+
+    fn has_key(&self, key: KeyedModel<'_>) -> bool {
+        let KeyedModel { tenant_id, integration_id, day, provider, model, key_id } = key;
+        self.keys.contains(&CountedRollup {
+            tenant_id,
+            integration_id,
+            grain: Grain::Day.code(),
+            start: day,
+            provider: provider.to_owned(),
+            label: model.to_owned(),
+            key_id: KeyLabel::Own(key_id).code(),
+        })
+    }
+}
+
+/// `tenant_id, integration_id, grain, start, provider, label, key_id` of a stored rollup.
+fn rollup_key(row: &impl Columns) -> Result<CountedRollup, StoreError> {
+    let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
+    Ok(CountedRollup {
+        tenant_id,
+        integration_id,
+        grain: row.int(2)?,
+        start: row.int(3)?,
+        provider: row.text(4)?,
+        label: row.text(5)?,
+        key_id: row.int(6)?,
+    })
 }
 
 /// The recomputed sums that were not yet compared, and the report so far.
 ///
-/// All labels are added first, then all entries and open reservations, and then the stored sums are
-/// compared. A compared sum is removed; the rest is missing in the database.
+/// All labels and keys are added first, then all entries and open reservations, and then the stored
+/// sums are compared. A compared sum is removed; the rest is missing in the database.
 #[derive(Default)]
 pub(crate) struct Recount {
     report: VerifyReport,
     /// Used and held totals.
     counters: HashMap<CounterKey, (Totals, Totals)>,
     rollups: HashMap<CountedRollup, Rollup>,
-    /// The models and agents that have rollups of their own.
-    labels: HashSet<(TenantId, i64, String, String)>,
+    admitted: StoredLabels,
     /// The number of entries that call ids must name.
     calls: i64,
     /// Open reservations by tenant.
@@ -153,7 +207,19 @@ impl Recount {
     /// Adds a label that has rollups of its own: `tenant_id, kind, provider, label`.
     pub(crate) fn add_label(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let tenant_id = row.id(0, TenantId::from_number)?;
-        self.labels.insert((tenant_id, row.int(1)?, row.text(2)?, row.text(3)?));
+        self.admitted.labels.insert((tenant_id, row.int(1)?, row.text(2)?, row.text(3)?));
+        Ok(())
+    }
+
+    /// Adds a key that has a rollup of its own: `tenant_id, integration_id, grain, start, provider,
+    /// label, key_id`.
+    pub(crate) fn add_key(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        let key = rollup_key(row)?;
+        let StoredLabels { keys, keys_of_days, .. } = &mut self.admitted;
+        let of_day =
+            keys_of_days.entry((key.tenant_id, key.integration_id, key.start)).or_default();
+        *of_day = of_day.saturating_add(1);
+        keys.insert(key);
         Ok(())
     }
 
@@ -188,12 +254,12 @@ impl Recount {
         let amount = Totals { cost: entry.facts.cost, tokens, calls };
         let (used, _) = self.counters.entry(key).or_default();
         *used = used.plus(amount)?;
-        let Self { rollups, labels, .. } = self;
-        let is_admitted = |(tenant_id, kind, provider, label): Label<'_>| {
-            labels.contains(&(tenant_id, kind.code(), provider.to_owned(), label.to_owned()))
-        };
+        let Self { rollups, admitted, .. } = self;
         let added = Rollup::of(&entry.facts);
-        for key in entry.rollup_entry().keys(is_admitted) {
+        let of_entry = entry.rollup_entry();
+        let tags = entry.counted_tags.of_tags(&entry.tags);
+        let by_tag = tags.map(|tag| of_entry.tag_key(tag, admitted));
+        for key in of_entry.keys(admitted).chain(by_tag) {
             rollups.entry(key.into()).or_default().add(&added)?;
         }
         Ok(())
@@ -238,19 +304,18 @@ impl Recount {
         Ok(())
     }
 
-    /// Compares a stored rollup: `tenant_id, integration_id, grain, start, provider, label` and the
-    /// columns of [`Rollup::read`].
+    /// Compares a stored rollup: `tenant_id, integration_id, grain, start, provider, label, key_id`
+    /// and the columns of [`Rollup::read`].
     pub(crate) fn compare_rollup(&mut self, row: &impl Columns) -> Result<(), StoreError> {
-        let (tenant_id, integration_id) = decode::integration_ref(row, 0)?;
-        let key = CountedRollup {
-            tenant_id,
-            integration_id,
-            grain: row.int(2)?,
-            start: row.int(3)?,
-            provider: row.text(4)?,
-            label: row.text(5)?,
-        };
-        let stored = Rollup::read(row, 6)?;
+        let key = rollup_key(row)?;
+        let stored = Rollup::read(row, 7)?;
+        if key.key_id == KeyLabel::Other.code() {
+            let of_day = (key.tenant_id, key.integration_id, key.start);
+            let own = self.admitted.keys_of_days.get(&of_day).copied().unwrap_or_default();
+            if own < MODEL_KEYS_MAX {
+                self.differ(|| format!("rollup {key:?} is of other keys, but only {own} have one"));
+            }
+        }
         count(&mut self.report.rollups);
         let counted = self.rollups.remove(&key).unwrap_or_default();
         if stored != counted {

@@ -54,7 +54,7 @@ impl Observer for Recorder {
             let name = (key.tenant_id, key.provider.to_owned(), key.model.to_owned());
             let tokens = sums.tokens_in + sums.tokens_out;
             let more =
-                [sums.calls, sums.errors, sums.blocked, sums.unpriced, tokens, sums.cost_nanos];
+                [sums.calls, sums.errors, sums.blocked, sums.cost_unknown, tokens, sums.cost_nanos];
             for (sum, more) in reported.models.entry(name).or_default().iter_mut().zip(more) {
                 *sum += more;
             }

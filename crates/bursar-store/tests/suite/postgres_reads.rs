@@ -89,16 +89,17 @@ fn grow(database: &Database, tenant: i64, entries: i64) {
          insert into usage_entries (tenant_id, entry_id, integration_id, occurred_at, created_at,
              tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_cache_write_long,
              tokens_audio_in, tokens_image_in, tokens_reasoning, tokens_audio_out,
-             tokens_image_out, source, cost_nanos, kind, cost_source, usage_status, policy_result, call_id, session_id,
-             agent_id, provider, model, error_code)
+             tokens_image_out, counted_tags, source, cost_nanos, kind, cost_source, usage_status,
+             policy_result, call_id, session_id, agent_id, provider, model, error_code)
              select {tenant}, n,
              case when n % 2 = 0 then 101 else 102 + n / 2 % ({INTEGRATIONS} - 1) end,
-             ({TODAY} + 1)::bigint * 86400000000 - n * 864000, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7, 1, 1, 1, 2,
+             ({TODAY} + 1)::bigint * 86400000000 - n * 864000, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7, 1, 1, 1, 2,
              'call ' || n, 'session ' || n % 2, 'agent', 'openai', 'model', 'failed'
              from generate_series(1::bigint, {entries}) n;
-         insert into rollups select {tenant}, 100 + i, g, s, 'openai', 'model',
-             1, 1, 0, 0, 0, 1, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-             from generate_series(1, {INTEGRATIONS}) i, generate_series(1, 3) g,
+         insert into rollups select {tenant}, 100 + i, g, s, 'openai', 'model', 0,
+             1, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0,
+             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+             from generate_series(1, {INTEGRATIONS}) i, generate_series(1, 4) g,
              generate_series({TODAY} - {days}, {TODAY}) s;
          insert into rollup_labels values ({tenant}, 1, 'openai', 'model');
          commit;"
@@ -578,7 +579,7 @@ async fn a_read_sees_only_rows_of_its_tenant() {
 fn verification_compares_the_counts_of_labels() {
     let database = migrated();
     let label = "insert into rollup_labels values (1, 1, 'openai', 'model')";
-    let count = "insert into rollup_label_counts values (1, 1, 1)";
+    let count = "insert into rollup_label_counts values (1, 1, '', 1)";
     for (row, differences) in [(label, 1), (count, 0)] {
         let tenant = "insert into tenants values (1, 'tenant', 1, 1, 1, 1) on conflict do nothing";
         let sql = format!("begin; set local bursar.tenant_id = '1'; {tenant}; {row}; commit");

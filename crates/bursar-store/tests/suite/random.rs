@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use bursar_core::{
-    CallId, EntryId, Estimate, ExtendOutcome, IntegrationId, LimitSettings, Nanos, PolicyResult,
-    RecordMode, RecordOutcome, ReleaseOutcome, Reservation, ReserveOutcome, ReserveRequest,
-    TenantId, TenantLifecycle, Timestamp, TokenBuckets, Usage,
+    CallId, EntryId, Estimate, ExtendOutcome, IntegrationId, KeyId, LimitSettings, Nanos,
+    PolicyResult, RecordMode, RecordOutcome, ReleaseOutcome, Reservation, ReserveOutcome,
+    ReserveRequest, TagNames, Tags, TenantId, TenantLifecycle, Timestamp, TokenBuckets, Usage,
 };
 use bursar_store::{ControlTx, IntegrationEdit, Ledger};
 use bursar_testing::chance::Chance;
@@ -81,6 +81,8 @@ struct Tenant {
 }
 
 const STRICT_CENTS: i64 = 400;
+/// The names of tags.
+const TAGS: [&str; 3] = ["customer", "feature", "team"];
 
 async fn tenant(world: &World, name: &'static str) -> Tenant {
     let tenant_id = world.tenant(name).await;
@@ -164,6 +166,8 @@ impl Tenant {
             tokens: TokenBuckets::new(tokens_in, chance.between(0, 300), cached, 0, 0).unwrap(),
             cost: chance.percent(70).then(|| Nanos::new(chance.between(0, 70_000_001))),
             latency_ms: chance.percent(80).then(|| chance.between(0, 60_000)),
+            key_id: KeyId::from_number(chance.between(0, 4)).filter(|key| key.number() > 0),
+            tags: tags(chance),
             policy_result: chance.one_of(&policy),
             error_code: chance.percent(15).then(|| "failed".into()),
             occurred_at: ago.map(moment),
@@ -251,6 +255,16 @@ impl Tenant {
     }
 }
 
+/// A few of few tags.
+fn tags(chance: &mut Chance) -> Tags {
+    let mut tags = Tags::default();
+    for name in TAGS {
+        let value = format!("value {}", chance.between(1, 3));
+        assert!(chance.percent(60) || tags.add(name, &value));
+    }
+    tags
+}
+
 /// One of few call ids, so that they repeat often.
 fn any_call(chance: &mut Chance) -> CallId {
     call_id(&format!("call {}", chance.between(1, 1_500)))
@@ -260,7 +274,7 @@ fn any_call(chance: &mut Chance) -> CallId {
 async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
     let integration_id = chance.one_of(&tenant.free);
     let tenant_id = tenant.tenant_id;
-    match chance.between(1, 10) {
+    match chance.between(1, 13) {
         1..=4 => {
             let edit = IntegrationEdit {
                 budget_limit_cents: Some(chance.one_of(&[0, 300, 20_000])),
@@ -282,6 +296,13 @@ async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
             let enable =
                 world.control(tenant_id, move |control| control.enable_integration(integration_id));
             let _ = enable.await.unwrap();
+        }
+        11.. => {
+            let listed = TAGS.into_iter().filter(|_| chance.percent(50));
+            let names = TagNames::new(listed).unwrap();
+            let list = world.control(tenant_id, move |control| control.set_tag_names(&names));
+            // The change is refused if the tenant is suspended.
+            let _ = list.await.unwrap();
         }
         to => {
             let lifecycle =
@@ -376,7 +397,7 @@ async fn run(seed: u64, groups: usize) -> Vec<ActionOutcome> {
 
 #[tokio::test]
 async fn after_thousands_of_commands_the_sums_equal_the_rows() {
-    let outcomes = run(0x00b5_51e1, 300).await;
+    let outcomes = run(12, 300).await;
     // The random commands must have reached every kind of outcome.
     let count =
         |of: fn(&ActionOutcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();

@@ -46,7 +46,7 @@ fn every_statement_prepares_on_the_newest_schema() {
 
 /// Statements that may scan a table: without a tenant, once at the start, for the metrics, or to
 /// verify or copy the whole file.
-const MAY_SCAN: [&str; 16] = [
+const MAY_SCAN: [&str; 17] = [
     "AUDITED_TENANTS",
     "BEGIN_SNAPSHOT",
     "BYTES",
@@ -63,6 +63,7 @@ const MAY_SCAN: [&str; 16] = [
     "OPEN",
     "COUNTERS",
     "ROLLUPS",
+    "KEYED_ROLLUPS",
     "CALLS_WITH_ENTRY",
 ];
 
@@ -167,6 +168,10 @@ fn sums_of_days_read_these_days_only() {
          (tenant_id=? AND session_id=? AND occurred_at>? AND occurred_at<?)";
     let entries = "INDEX usage_entries_by_time \
          (tenant_id=? AND integration_id=? AND occurred_at>? AND occurred_at<?)";
+    let keys_of_day = "COVERING INDEX rollups_by_day \
+         (tenant_id=? AND start=? AND integration_id=?";
+    let key_of_day = "COVERING INDEX rollups_by_day (tenant_id=? AND start=? AND integration_id=? \
+         AND grain=? AND provider=? AND label=? AND key_id=?)";
     let reads = [
         ("summaries.rs", "LIST_DAYS", rollups),
         ("days.rs", "LIST_POSITIONS_OF", rollups),
@@ -178,6 +183,8 @@ fn sums_of_days_read_these_days_only() {
         ("series.rs", "LIST_ROLLUPS", rollups),
         ("series.rs", "COUNT_CALLS", rollups),
         ("summaries.rs", "SUM_COST", "rollups_by_day (tenant_id=? AND start=?)"),
+        ("labels.rs", "COUNT_KEYED", keys_of_day),
+        ("labels.rs", "SELECT_KEY", key_of_day),
         ("series.rs", "SCAN_SESSIONS", entries),
         ("series.rs", "SUM_SESSION", sessions),
     ];

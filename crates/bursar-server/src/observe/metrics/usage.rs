@@ -25,7 +25,7 @@ const COUNTED: [Family; FAMILIES] = [
     (table::CALLS_FAILED, |sums| sums.errors),
     (table::COST, |sums| sums.cost_nanos),
     (table::CALLS_BLOCKED, |sums| sums.blocked),
-    (table::CALLS_UNPRICED, |sums| sums.unpriced),
+    (table::CALLS_UNPRICED, |sums| sums.cost_unknown),
     (table::TOKENS_IN, |sums| sums.tokens_in),
     (table::TOKENS_OUT, |sums| sums.tokens_out),
     (table::TOKENS_CACHE_READ, |sums| sums.tokens_cache_read),

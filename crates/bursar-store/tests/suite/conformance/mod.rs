@@ -12,6 +12,7 @@ mod counts;
 mod decisions;
 mod expiry;
 mod filters;
+mod grains;
 mod history;
 mod integrations;
 mod keys;
@@ -185,10 +186,20 @@ macro_rules! conformance {
                     usage_by_integration_is_the_sum_of_the_entries,
                     the_first_and_last_day_are_inclusive,
                     a_deleted_integration_keeps_its_usage_and_name,
-                    hours_days_and_agents_are_the_sums_of_the_entries,
+                    every_grain_is_the_sum_of_the_entries,
                     models_past_a_thousand_are_counted_as_other,
                     models_of_one_tenant_do_not_count_for_another,
-                    agents_past_ten_thousand_are_counted_as_other;
+                    agents_past_a_thousand_are_counted_as_other;
+                grains:
+                    a_tag_is_counted_by_value_while_its_name_is_listed,
+                    values_past_a_thousand_of_one_tag_are_counted_as_other,
+                    tag_names_are_replaced_and_audited,
+                    a_day_distinguishes_the_keys_that_wrote_its_calls,
+                    keys_past_a_thousand_a_day_are_counted_together,
+                    a_series_by_hour_adds_up_its_quarters,
+                    the_largest_latency_of_all_groups_is_kept,
+                    calls_are_counted_by_status_and_source,
+                    a_random_history_adds_up_in_every_grain;
                 history:
                     the_history_runs_from_the_newest_to_the_oldest,
                     a_cursor_returns_every_entry_once_including_ties,

@@ -131,7 +131,7 @@ pub(crate) async fn a_deleted_integration_keeps_its_usage_and_name(subject: Subj
     assert_eq!(subject.entries(tenant_id).await.len(), 1);
 }
 
-pub(crate) async fn hours_days_and_agents_are_the_sums_of_the_entries(subject: Subject) {
+pub(crate) async fn every_grain_is_the_sum_of_the_entries(subject: Subject) {
     recorded(&subject).await;
     subject.world.verify().await;
     subject.reopened().await.world.verify().await;
@@ -185,17 +185,17 @@ pub(crate) async fn models_of_one_tenant_do_not_count_for_another(subject: Subje
     subject.world.verify().await;
 }
 
-pub(crate) async fn agents_past_ten_thousand_are_counted_as_other(subject: Subject) {
+pub(crate) async fn agents_past_a_thousand_are_counted_as_other(subject: Subject) {
     let (tenant_id, integration_id) = subject.account(unlimited()).await;
-    for first in (0..10_002).step_by(1_000) {
-        let batch = (first..10_002.min(first + 1_000)).map(|agent| Usage {
+    for first in [0, 1_000] {
+        let batch = (first..1_002.min(first + 1_000)).map(|agent| Usage {
             agent_id: Some(format!("agent {agent:05}").into()),
             ..usage(integration_id, &format!("call {agent}"))
         });
         subject.world.ledger.record(tenant_id, batch.collect()).await.unwrap();
     }
     let agents = subject.agents(tenant_id);
-    assert_eq!(agents.len(), 10_001);
+    assert_eq!(agents.len(), 1_001);
     let other = agents.iter().find(|(_, agent, _)| agent == OTHER);
     assert_eq!(other.map(|(_, _, calls)| *calls), Some(2));
     subject.world.verify().await;

@@ -166,13 +166,32 @@ impl Subject {
         self.rollups(tenant_id, 3)
     }
 
+    /// Every rollup of a tenant's days by value of a tag.
+    pub(crate) fn tags(&self, tenant_id: TenantId) -> Vec<Labelled> {
+        self.rollups(tenant_id, 4)
+    }
+
+    /// Key and calls of every rollup of a tenant's days by model and key.
+    pub(crate) fn keys(&self, tenant_id: TenantId) -> Vec<(i64, i64)> {
+        let rows = self.rollup_rows(tenant_id, 2);
+        let number = |row: &Cells, at: usize| row[at].as_ref().unwrap().parse().unwrap();
+        rows.iter().map(|row| (number(row, 5), number(row, 4))).collect()
+    }
+
     fn rollups(&self, tenant_id: TenantId, grain: i64) -> Vec<Labelled> {
-        let sql = "select tenant_id, grain, provider, label, calls from rollups";
-        let rows = self.world.database.rows(&[sql]).remove(0);
-        let key = [tenant_id.number(), grain].map(|number| Some(number.to_string()));
-        let own = rows.iter().filter(|row| row[..2] == key);
+        let rows = self.rollup_rows(tenant_id, grain);
         let text = |row: &Cells, at: usize| row[at].clone().unwrap();
-        own.map(|row| (text(row, 2), text(row, 3), text(row, 4).parse().unwrap())).collect()
+        rows.iter().map(|row| (text(row, 2), text(row, 3), text(row, 4).parse().unwrap())).collect()
+    }
+
+    /// Tenant, grain, provider, label, calls and key of rollups.
+    fn rollup_rows(&self, tenant_id: TenantId, grain: i64) -> Vec<Cells> {
+        let sql = "select tenant_id, grain, provider, label, calls, key_id from rollups \
+             order by integration_id, start, provider, label, key_id";
+        let mut rows = self.world.database.rows(&[sql]).remove(0);
+        let key = [tenant_id.number(), grain].map(|number| Some(number.to_string()));
+        rows.retain(|row| row[..2] == key);
+        rows
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) async fn verification_reports_what_it_counted(subject: Subject) {
     two_calls(&subject).await;
     let verified = subject.world.database.verify();
     assert_eq!((verified.entries, verified.open_reservations), (1, 1));
-    // The call has one month, one hour and one day by model, and no agent.
+    // The call has one month, one quarter hour and one day by model, and no agent.
     assert_eq!((verified.counters, verified.rollups), (1, 2));
     assert_eq!(verified.differences.count, 0, "{:?}", verified.differences.listed);
 }
@@ -28,7 +28,7 @@ pub(crate) async fn a_changed_figure_is_found(subject: Subject) {
         "update counters set used_tokens = used_tokens + 1",
         "update counters set held_calls = held_calls + 1",
         "update rollups set cost_nanos = cost_nanos + 1 where grain = 2",
-        "update rollups set calls = calls + 1 where grain = 1",
+        "update rollups set latency_max_ms = latency_max_ms + 1 where grain = 1",
         "update calls set entry_id = null where entry_id is not null",
     ] {
         subject.world.database.tamper(tampered);

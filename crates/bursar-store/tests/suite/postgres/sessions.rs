@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bursar_core::{Caps, IntegrationId, LimitSettings, TenantId, Timestamp, Usage};
+use bursar_core::{Caps, IntegrationId, KeyId, LimitSettings, TenantId, Timestamp, Usage};
 use bursar_store::{
     AuditFilter, AuditKey, AuditReads, Control, ControlTx, DayReads, HistoryPart, HistoryReads,
     IntegrationReads, Ledger, LoadRequest, NoopObserver, OpenPostgresError, OpenedPostgres, Page,
@@ -290,8 +290,12 @@ fn grown() -> Database {
          insert into counters values (1, 1, 1, 0, 0, 0, 0, 20000, 20000, 20000, 1);
          insert into open_reservations values (1, 20000);
          insert into rollup_labels select 1, 2, '', 'agent ' || n
-             from generate_series(1, 5000) n;
-         insert into rollup_label_counts values (1, 2, 5000);
+             from generate_series(1, 900) n;
+         insert into rollup_label_counts values (1, 2, '', 900);
+         insert into rollup_labels select 1, 3, 'tag ' || t, 'value ' || n
+             from generate_series(1, 5) t, generate_series(1, 1000) n;
+         insert into rollup_label_counts select 1, 3, 'tag ' || t, 1000
+             from generate_series(1, 5) t;
          commit";
     ask(database.app_url(), sql).unwrap();
     database
@@ -334,14 +338,47 @@ fn a_group_reads_the_labels_that_it_names_and_no_others() {
         Usage { agent_id, ..usage(integration_id, &format!("record {number}")) }
     };
     // Half of the labels are new.
-    let records: Vec<Usage> = (4_951..5_051).map(record).collect();
+    let records: Vec<Usage> = (851..951).map(record).collect();
     let labels = "select labels::text from rollup_label_counts where kind = 2";
     block_on(async {
         ledger.record(tenant(), records).await.unwrap();
         ledger.close().await;
     });
-    assert_eq!(database.run(labels), [[Some("5050".to_owned())]]);
+    assert_eq!(database.run(labels), [[Some("950".to_owned())]]);
     wait_for_no_connection(&database);
     let read = rows_read(&database, "rollup_labels") - before;
     assert!((50..=500).contains(&read), "{read} labels are read");
+}
+
+#[test]
+fn new_keys_of_a_day_read_the_rollups_of_that_day_only() {
+    let database = grown();
+    ask(database.owner_url(), "alter table rollups set (autovacuum_enabled = false)").unwrap();
+    let now = "(extract(epoch from now()) / 86400)::integer";
+    let figures = "0, ".repeat(41);
+    let sql = format!(
+        "begin; set local bursar.tenant_id = '1';
+         insert into rollups select 1, 1, 2, {now} - d, 'openai', 'gpt', n, {figures} 0
+             from generate_series(-1, 10) d, generate_series(1, 500) n;
+         commit"
+    );
+    ask(database.app_url(), &sql).unwrap();
+    let (_store, writers) = open(database.app_url()).unwrap();
+    let ledger = Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap();
+    let before = rows_read(&database, "rollups");
+    let integration_id = IntegrationId::from_number(1).unwrap();
+    let record = |number: u32| {
+        let key_id = KeyId::from_number(number.into());
+        Usage { key_id, ..usage(integration_id, &format!("record {number}")) }
+    };
+    // Half of the keys are new.
+    let records: Vec<Usage> = (451..551).map(record).collect();
+    block_on(async {
+        ledger.record(tenant(), records).await.unwrap();
+        ledger.close().await;
+    });
+    wait_for_no_connection(&database);
+    let read = rows_read(&database, "rollups") - before;
+    // The known keys are looked up, those of the day are counted, and rollups are merged.
+    assert!((500..=900).contains(&read), "{read} rollups are read");
 }

@@ -82,12 +82,17 @@ struct Entry {
     is_call: i64,
     call_id: String,
     agent_id: Option<String>,
+    key_id: Option<i64>,
+    /// The names and values of the tags that count in rollups.
+    tags: Vec<(String, String)>,
     provider: String,
     model: String,
-    /// Input, output, cache read, cache write and reasoning tokens.
-    tokens: [i64; 5],
+    /// The tokens in the order of the columns of a rollup.
+    tokens: [i64; 10],
     cost_nanos: i64,
-    unpriced: bool,
+    /// The stored codes, from 1.
+    cost_source: i64,
+    usage_status: i64,
     latency_ms: Option<i64>,
     blocked: bool,
     failed: bool,
@@ -110,10 +115,11 @@ const EXPIRED: i64 = 4;
 
 const INTEGRATIONS: &str = "select tenant_id, integration_id from integrations";
 const ENTRIES: &str = "select entry_id, tenant_id, integration_id, kind, call_id, agent_id, \
-     provider, model, tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, \
-     tokens_reasoning, cost_nanos, cost_source, latency_ms, policy_result, error_code, \
-     occurred_at, created_at, session_id, error_message, metadata, response_model, region, \
-     provider_request_id, service_tier, units, tags \
+     provider, model, cost_nanos, cost_source, usage_status, latency_ms, policy_result, \
+     error_code, occurred_at, created_at, key_id, counted_tags, session_id, error_message, \
+     metadata, response_model, region, provider_request_id, service_tier, units, tags, \
+     tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_cache_write_long, \
+     tokens_audio_in, tokens_image_in, tokens_reasoning, tokens_audio_out, tokens_image_out \
      from usage_entries order by entry_id";
 const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
 const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
@@ -126,14 +132,19 @@ const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used
 const RATES: &str =
     "select tenant_id, scope_id, slot, second, calls from rate_slots where scope_kind = 1";
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
-const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, calls, \
-     succeeded, errors, blocked, unpriced, tokens_in, tokens_out, tokens_cache_read, \
-     tokens_cache_write, tokens_reasoning, cost_nanos, latency_calls, latency_sum_ms, latency_00, \
-     latency_01, latency_02, latency_03, latency_04, latency_05, latency_06, latency_07, \
-     latency_08, latency_09, latency_10, latency_11, latency_12, latency_13, latency_14, \
-     latency_15 from rollups";
-/// The figures of a rollup after its key of six columns.
-const FIGURES: usize = 13 + LATENCY_BUCKETS;
+const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, key_id, \
+     calls, succeeded, errors, blocked, status_final, status_partial, status_estimated, \
+     status_missing, cost_reported, cost_computed, cost_held, cost_unknown, tokens_in, \
+     tokens_out, tokens_cache_read, tokens_cache_write, tokens_cache_write_long, \
+     tokens_audio_in, tokens_image_in, tokens_reasoning, tokens_audio_out, tokens_image_out, \
+     cost_nanos, latency_calls, latency_sum_ms, latency_max_ms, latency_00, latency_01, \
+     latency_02, latency_03, latency_04, latency_05, latency_06, latency_07, latency_08, \
+     latency_09, latency_10, latency_11, latency_12, latency_13, latency_14, latency_15 \
+     from rollups";
+/// The figures of a rollup after its key of seven columns.
+const FIGURES: usize = 26 + LATENCY_BUCKETS;
+/// The place of the largest latency among them.
+const LATENCY_MAX: usize = 25;
 
 fn opt_int(row: &Cells, at: usize) -> Option<i64> {
     row[at].as_ref().map(|text| text.parse().unwrap())
@@ -167,22 +178,34 @@ fn entry(row: &Cells) -> Entry {
         is_call: i64::from(int(row, 3) == 1),
         call_id: text(row, 4),
         agent_id: row[5].clone(),
+        key_id: opt_int(row, 16),
+        tags: counted_tags(row[26].as_deref(), int(row, 17)),
         provider: text(row, 6),
         model: text(row, 7),
-        tokens: std::array::from_fn(|bucket| int(row, 8 + bucket)),
-        cost_nanos: int(row, 13),
-        unpriced: int(row, 14) == 4,
-        latency_ms: opt_int(row, 15),
-        blocked: int(row, 16) == 3,
-        failed: row[17].is_some(),
-        occurred_at: instant(row, 18),
-        created_at: instant(row, 19),
+        tokens: std::array::from_fn(|bucket| int(row, 27 + bucket)),
+        cost_nanos: int(row, 8),
+        cost_source: int(row, 9),
+        usage_status: int(row, 10),
+        latency_ms: opt_int(row, 11),
+        blocked: int(row, 12) == 3,
+        failed: row[13].is_some(),
+        occurred_at: instant(row, 14),
+        created_at: instant(row, 15),
         bytes: 400
-            + [4, 5, 6, 7, 17, 20, 21, 22, 23, 24, 25, 26, 27, 28]
+            + [4, 5, 6, 7, 13, 18, 19, 20, 21, 22, 23, 24, 25, 26]
                 .map(|at| row[at].as_ref().map_or(0, |text| text.len() as i64))
                 .iter()
                 .sum::<i64>(),
     }
+}
+
+/// The tags whose bit is set, in the order of their names.
+fn counted_tags(tags: Option<&str>, counted: i64) -> Vec<(String, String)> {
+    let tags: BTreeMap<String, String> =
+        tags.map_or_else(BTreeMap::new, |tags| serde_json::from_str(tags).unwrap());
+    assert_eq!(counted >> tags.len(), 0, "a bit without a tag");
+    let is_counted = |(at, _): &(usize, _)| counted >> at & 1 == 1;
+    tags.into_iter().enumerate().filter(is_counted).map(|(_, tag)| tag).collect()
 }
 
 fn calls(rows: &[Cells]) -> BTreeMap<(TenantId, u128), Call> {
@@ -338,42 +361,80 @@ fn check_bytes(rows: &[Cells], entries: &[Entry]) {
     assert_eq!(expected, stored, "bytes of days (left) as the entries add up, (right) as stored");
 }
 
-type RollupKey = (Owned, i64, i32, String, String);
+/// Integration, grain, start, provider, label and key.
+type RollupKey = (Owned, i64, i32, String, String, i64);
+
+/// How many pairs of a model and a key have a rollup of their own on a day of an integration.
+const MODEL_KEYS_MAX: usize = 1_000;
 
 fn check_rollups(labels: &[Cells], rollups: &[Cells], entries: &[Entry]) {
     let label = |row: &Cells| (int(row, 0), int(row, 1), text(row, 2), text(row, 3));
     let labels: BTreeSet<(i64, i64, String, String)> = labels.iter().map(label).collect();
-    let has_own = |owner: Owned, kind: i64, provider: &str, label: &str| {
-        labels.contains(&(owner.0.number(), kind, provider.to_owned(), label.to_owned()))
+    let rollup = |row: &Cells| {
+        let start = i32::try_from(int(row, 3)).unwrap();
+        let key = (owner(row, 0, 1), int(row, 2), start, text(row, 4), text(row, 5), int(row, 6));
+        (key, std::array::from_fn(|figure| int(row, 7 + figure)))
     };
+    let stored: BTreeMap<RollupKey, [i64; FIGURES]> = rollups.iter().map(rollup).collect();
     let mut expected: BTreeMap<RollupKey, [i64; FIGURES]> = BTreeMap::new();
     for entry in entries {
-        let (hour, day) = (entry.occurred_at.hour(), entry.occurred_at.day());
-        let own = has_own(entry.owner, 1, &entry.provider, &entry.model);
-        let (provider, model) =
-            if own { (entry.provider.as_str(), entry.model.as_str()) } else { (OTHER, OTHER) };
-        let mut keys = vec![
-            (entry.owner, 1, hour.number(), provider.to_owned(), model.to_owned()),
-            (entry.owner, 2, day.number(), provider.to_owned(), model.to_owned()),
-        ];
-        if let Some(agent) = &entry.agent_id {
-            let label = if has_own(entry.owner, 2, "", agent) { agent.as_str() } else { OTHER };
-            keys.push((entry.owner, 3, day.number(), String::new(), label.to_owned()));
-        }
-        for key in keys {
+        for key in rollups_of(entry, &labels, &stored) {
             let sums = expected.entry(key).or_insert([0; FIGURES]);
-            for (sum, figure) in sums.iter_mut().zip(figures(entry)) {
-                *sum += figure;
+            for (at, (sum, figure)) in sums.iter_mut().zip(figures(entry)).enumerate() {
+                *sum = if at == LATENCY_MAX { figure.max(*sum) } else { *sum + figure };
             }
         }
     }
-    let rollup = |row: &Cells| {
-        let start = i32::try_from(int(row, 3)).unwrap();
-        let key = (owner(row, 0, 1), int(row, 2), start, text(row, 4), text(row, 5));
-        (key, std::array::from_fn(|figure| int(row, 6 + figure)))
-    };
-    let stored: BTreeMap<RollupKey, [i64; FIGURES]> = rollups.iter().map(rollup).collect();
     assert_eq!(expected, stored, "rollups (left) as the entries add up, (right) as stored");
+    check_keys(&stored);
+}
+
+/// Keys count as others only on days that have enough keys.
+fn check_keys(stored: &BTreeMap<RollupKey, [i64; FIGURES]>) {
+    let mut own: BTreeMap<(Owned, i32), usize> = BTreeMap::new();
+    let mut others: BTreeSet<(Owned, i32)> = BTreeSet::new();
+    for (owner, _, start, _, _, key) in stored.keys() {
+        match key {
+            1.. => *own.entry((*owner, *start)).or_default() += 1,
+            -1 => drop(others.insert((*owner, *start))),
+            _ => {}
+        }
+    }
+    assert!(own.values().all(|keys| *keys <= MODEL_KEYS_MAX), "{own:?}");
+    assert!(others.iter().all(|day| own.get(day) == Some(&MODEL_KEYS_MAX)), "{others:?}");
+}
+
+/// The rollups in which an entry counts.
+fn rollups_of(
+    entry: &Entry,
+    labels: &BTreeSet<(i64, i64, String, String)>,
+    stored: &BTreeMap<RollupKey, [i64; FIGURES]>,
+) -> Vec<RollupKey> {
+    let owner = entry.owner;
+    let shown = |kind: i64, provider: &str, label: &str| {
+        let own = (owner.0.number(), kind, provider.to_owned(), label.to_owned());
+        if labels.contains(&own) { label.to_owned() } else { OTHER.to_owned() }
+    };
+    let day = entry.occurred_at.day().number();
+    let quarter = i32::try_from(entry.occurred_at.second() / 900).unwrap();
+    let model = shown(1, &entry.provider, &entry.model);
+    let has_own =
+        labels.contains(&(owner.0.number(), 1, entry.provider.clone(), entry.model.clone()));
+    let provider = if has_own { entry.provider.clone() } else { OTHER.to_owned() };
+    let by_day = |key| (owner, 2, day, provider.clone(), model.clone(), key);
+    let key = match entry.key_id {
+        None => by_day(0),
+        Some(key_id) if stored.contains_key(&by_day(key_id)) => by_day(key_id),
+        Some(_) => by_day(-1),
+    };
+    let mut keys = vec![(owner, 1, quarter, provider.clone(), model.clone(), 0), key];
+    if let Some(agent) = &entry.agent_id {
+        keys.push((owner, 3, day, String::new(), shown(2, "", agent), 0));
+    }
+    for (name, value) in &entry.tags {
+        keys.push((owner, 4, day, name.clone(), shown(3, name, value), 0));
+    }
+    keys
 }
 
 /// The figures that an entry adds to a rollup, in the order of the columns.
@@ -385,14 +446,17 @@ fn figures(entry: &Entry) -> [i64; FIGURES] {
     figures[1] = when(!entry.failed && !entry.blocked);
     figures[2] = when(entry.failed);
     figures[3] = when(entry.blocked);
-    figures[4] = when(entry.unpriced);
-    figures[5..10].copy_from_slice(&entry.tokens);
-    figures[10] = entry.cost_nanos;
+    // The codes of statuses and sources are in the order of the columns.
+    figures[4 + usize::try_from(entry.usage_status - 1).unwrap()] = is_call;
+    figures[8 + usize::try_from(entry.cost_source - 1).unwrap()] = is_call;
+    figures[12..22].copy_from_slice(&entry.tokens);
+    figures[22] = entry.cost_nanos;
     if let Some(latency_ms) = entry.latency_ms {
-        figures[11] = is_call;
-        figures[12] = latency_ms;
+        figures[23] = is_call;
+        figures[24] = latency_ms;
+        figures[LATENCY_MAX] = latency_ms;
         let slower = LATENCY_BOUNDS_MS.iter().position(|bound| latency_ms <= *bound);
-        figures[13 + slower.unwrap_or(LATENCY_BUCKETS - 1)] = is_call;
+        figures[26 + slower.unwrap_or(LATENCY_BUCKETS - 1)] = is_call;
     }
     figures
 }
