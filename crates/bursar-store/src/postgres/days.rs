@@ -40,13 +40,13 @@ const COUNT_POSITIONS_OF: &str = "select count(*) from (select start from rollup
      group by start order by start limit $4) counted";
 const LIST_SUMS: &str = concat!(
     "select integration_id, start, ",
-    rollup_figures!(figure_names),
+    rollup_figures!(report_names),
     " from rollups where tenant_id = $1 and grain = 2 and (start, integration_id) >= ($2, $3) \
      and (start, integration_id) <= ($4, $5) order by start, integration_id"
 );
 const LIST_SUMS_OF: &str = concat!(
     "select integration_id, start, ",
-    rollup_figures!(figure_names),
+    rollup_figures!(report_names),
     " from rollups where tenant_id = $1 and integration_id = $4 and grain = 2 \
      and start between $2 and $3 order by start"
 );

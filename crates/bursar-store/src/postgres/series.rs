@@ -33,7 +33,7 @@ use crate::rows::rollup_labels::OTHER;
 // Otherwise, with some statistics, it scans all rollups of the tenant.
 const LIST_ROLLUPS: &str = concat!(
     "select i.integration_id, i.name, i.provider_type, r.start, r.provider, r.label, ",
-    rollup_figures!(figure_names, "r."),
+    rollup_figures!(report_names, "r."),
     " from rollups r join integrations i on i.tenant_id = r.tenant_id \
      and i.integration_id = r.integration_id where r.tenant_id = $1 \
      and r.integration_id = any (array (select integration_id from integrations \

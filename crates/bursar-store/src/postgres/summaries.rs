@@ -24,7 +24,7 @@ const SUM_CALLS: &str = "select coalesce(sum(used_calls), 0)::bigint from counte
      where tenant_id = $1 and scope_kind = 1 and ($2 is null or scope_id = $2)";
 const LIST_DAYS: &str = concat!(
     "select i.integration_id, i.name, i.provider_type, r.start, ",
-    rollup_figures!(figure_names, "r."),
+    rollup_figures!(report_names, "r."),
     " from rollups r join integrations i on i.tenant_id = r.tenant_id \
      and i.integration_id = r.integration_id where r.tenant_id = $1 \
      and r.integration_id = any (array (select integration_id from integrations \

@@ -69,7 +69,7 @@ pub(crate) struct FoundRollup {
 
 impl FoundRollup {
     /// Reads `integration_id, name, provider_type` of an integration, and `start, provider, label`
-    /// and all figures of one of its rollups.
+    /// and the reported figures of one of its rollups.
     pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
         Ok(Self {
             integration_id: row.id(0, IntegrationId::from_number)?,
@@ -78,7 +78,7 @@ impl FoundRollup {
             start: row.int(3)?,
             provider: row.text(4)?,
             label: row.text(5)?,
-            rollup: Rollup::read(row, 6)?,
+            rollup: Rollup::read_reported(row, 6)?,
         })
     }
 
@@ -323,8 +323,8 @@ impl<'a> IntegrationSums<'a> {
         Self { found: BTreeMap::new(), memory }
     }
 
-    /// Adds a row: `integration_id, name, provider_type` of an integration, and `start` and all
-    /// figures of one of its days by model and key.
+    /// Adds a row: `integration_id, name, provider_type` of an integration, and `start` and the
+    /// reported figures of one of its days by model and key.
     pub(crate) fn add(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let integration_id = row.id(0, IntegrationId::from_number)?;
         let found = match self.found.entry(integration_id) {
@@ -337,7 +337,7 @@ impl<'a> IntegrationSums<'a> {
                 new.insert(IntegrationUsage { integration_id, name, provider_type, sums })
             }
         };
-        found.sums.add(&Rollup::read(row, 4)?)
+        found.sums.add(&Rollup::read_reported(row, 4)?)
     }
 
     pub(crate) fn into_usage(self) -> Vec<IntegrationUsage> {
@@ -356,11 +356,11 @@ impl<'a> DaySums<'a> {
         Self { found: Vec::new(), memory }
     }
 
-    /// Adds a row: `integration_id, start` and all figures of a day by model and key.
+    /// Adds a row: `integration_id, start` and the reported figures of a day by model and key.
     pub(crate) fn add(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let integration_id = row.id(0, IntegrationId::from_number)?;
         let day = Day::from_number(row.int(1)?);
-        let rollup = Rollup::read(row, 2)?;
+        let rollup = Rollup::read_reported(row, 2)?;
         match self.found.last_mut() {
             Some(found) if found.day == day && found.integration_id == integration_id => {
                 found.sums.add(&rollup)?;

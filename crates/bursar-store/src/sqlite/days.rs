@@ -36,7 +36,7 @@ const COUNT_POSITIONS_OF: &str = "select count(*) from (select 1 from rollups \
      and start between :first and :last group by start limit :limit)";
 const LIST_SUMS: &str = concat!(
     "select integration_id, start, ",
-    rollup_figures!(figure_names),
+    rollup_figures!(report_names),
     " from rollups indexed by rollups_by_day where tenant_id = :tenant and grain = 2 \
      and start between :first and :last \
      and (start, integration_id) >= (:first, :first_integration) \
@@ -44,7 +44,7 @@ const LIST_SUMS: &str = concat!(
 );
 const LIST_SUMS_OF: &str = concat!(
     "select integration_id, start, ",
-    rollup_figures!(figure_names),
+    rollup_figures!(report_names),
     " from rollups where tenant_id = :tenant and integration_id = :integration and grain = 2 \
      and start between :first and :last order by start"
 );

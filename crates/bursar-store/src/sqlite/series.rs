@@ -27,7 +27,7 @@ use crate::rows::rollup_labels::OTHER;
 
 const LIST_ROLLUPS: &str = concat!(
     "select i.integration_id, i.name, i.provider_type, r.start, r.provider, r.label, ",
-    rollup_figures!(figure_names, "r."),
+    rollup_figures!(report_names, "r."),
     " from integrations i cross join rollups r on r.tenant_id = i.tenant_id \
      and r.integration_id = i.integration_id where i.tenant_id = :tenant \
      and (:integration is null or i.integration_id = :integration) and r.grain = :grain \

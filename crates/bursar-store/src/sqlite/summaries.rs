@@ -22,7 +22,7 @@ const SUM_CALLS_OF: &str = "select coalesce(sum(used_calls), 0) from counters \
 /// The days of each integration, one integration after the other.
 const LIST_DAYS: &str = concat!(
     "select i.integration_id, i.name, i.provider_type, r.start, ",
-    rollup_figures!(figure_names, "r."),
+    rollup_figures!(report_names, "r."),
     " from integrations i cross join rollups r on r.tenant_id = i.tenant_id \
      and r.integration_id = i.integration_id where i.tenant_id = :tenant \
      and (:integration is null or i.integration_id = :integration) and r.grain = 2 \

@@ -97,8 +97,8 @@ fn grow(database: &Database, tenant: i64, entries: i64) {
              'call ' || n, 'session ' || n % 2, 'agent', 'openai', 'model', 'failed'
              from generate_series(1::bigint, {entries}) n;
          insert into rollups select {tenant}, 100 + i, g, s, 'openai', 'model', 0,
-             1, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0,
-             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+             1, 1, 0, 0, 0, 1, 2, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+             0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
              from generate_series(1, {INTEGRATIONS}) i, generate_series(1, 4) g,
              generate_series({TODAY} - {days}, {TODAY}) s;
          insert into rollup_labels values ({tenant}, 1, 'openai', 'model');

@@ -51,8 +51,8 @@ fn rows(integrations: i64, numbers: impl Fn(&str, i64) -> String) -> [String; 2]
         "insert into tenants values (1, 'tenant', 1, 1, 1, 1);
          {} from {of_integrations};
          insert into rollups select 1, 100 + i, 2, {TODAY} + 1 - d, 'openai', 'model', 0,
-             1, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0,
-             0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+             1, 1, 0, 0, 0, 1, 2, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+             0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
              from {of_integrations}, {of_days};",
         integration(1, "i"),
     );

@@ -132,19 +132,19 @@ const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used
 const RATES: &str =
     "select tenant_id, scope_id, slot, second, calls from rate_slots where scope_kind = 1";
 const LABELS: &str = "select tenant_id, kind, provider, label from rollup_labels";
-const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, key_id, \
-     calls, succeeded, errors, blocked, status_final, status_partial, status_estimated, \
-     status_missing, cost_reported, cost_computed, cost_held, cost_unknown, tokens_in, \
-     tokens_out, tokens_cache_read, tokens_cache_write, tokens_cache_write_long, \
-     tokens_audio_in, tokens_image_in, tokens_reasoning, tokens_audio_out, tokens_image_out, \
-     cost_nanos, latency_calls, latency_sum_ms, latency_max_ms, latency_00, latency_01, \
-     latency_02, latency_03, latency_04, latency_05, latency_06, latency_07, latency_08, \
-     latency_09, latency_10, latency_11, latency_12, latency_13, latency_14, latency_15 \
-     from rollups";
+const ROLLUPS: &str = "select tenant_id, integration_id, grain, start, provider, label, key_id, calls, \
+     succeeded, errors, blocked, cost_unknown, tokens_in, tokens_out, cost_nanos, \
+     latency_calls, latency_sum_ms, latency_00, latency_01, latency_02, latency_03, \
+     latency_04, latency_05, latency_06, latency_07, latency_08, latency_09, latency_10, \
+     latency_11, latency_12, latency_13, latency_14, latency_15, latency_max_ms, \
+     status_final, status_partial, status_estimated, status_missing, cost_reported, \
+     cost_computed, cost_held, tokens_cache_read, tokens_cache_write, \
+     tokens_cache_write_long, tokens_audio_in, tokens_image_in, tokens_reasoning, \
+     tokens_audio_out, tokens_image_out from rollups";
 /// The figures of a rollup after its key of seven columns.
 const FIGURES: usize = 26 + LATENCY_BUCKETS;
 /// The place of the largest latency among them.
-const LATENCY_MAX: usize = 25;
+const LATENCY_MAX: usize = 10 + LATENCY_BUCKETS;
 
 fn opt_int(row: &Cells, at: usize) -> Option<i64> {
     row[at].as_ref().map(|text| text.parse().unwrap())
@@ -437,6 +437,9 @@ fn rollups_of(
     keys
 }
 
+/// The code of calls whose cost is unknown.
+const UNKNOWN: i64 = 4;
+
 /// The figures that an entry adds to a rollup, in the order of the columns.
 fn figures(entry: &Entry) -> [i64; FIGURES] {
     let is_call = entry.is_call;
@@ -446,17 +449,22 @@ fn figures(entry: &Entry) -> [i64; FIGURES] {
     figures[1] = when(!entry.failed && !entry.blocked);
     figures[2] = when(entry.failed);
     figures[3] = when(entry.blocked);
-    // The codes of statuses and sources are in the order of the columns.
-    figures[4 + usize::try_from(entry.usage_status - 1).unwrap()] = is_call;
-    figures[8 + usize::try_from(entry.cost_source - 1).unwrap()] = is_call;
-    figures[12..22].copy_from_slice(&entry.tokens);
-    figures[22] = entry.cost_nanos;
+    figures[4] = when(entry.cost_source == UNKNOWN);
+    figures[5..7].copy_from_slice(&entry.tokens[..2]);
+    figures[7] = entry.cost_nanos;
     if let Some(latency_ms) = entry.latency_ms {
-        figures[23] = is_call;
-        figures[24] = latency_ms;
-        figures[LATENCY_MAX] = latency_ms;
+        figures[8] = is_call;
+        figures[9] = latency_ms;
         let slower = LATENCY_BOUNDS_MS.iter().position(|bound| latency_ms <= *bound);
-        figures[26 + slower.unwrap_or(LATENCY_BUCKETS - 1)] = is_call;
+        figures[10 + slower.unwrap_or(LATENCY_BUCKETS - 1)] = is_call;
+        figures[LATENCY_MAX] = latency_ms;
     }
+    // The codes of statuses and of other sources are in the order of the columns.
+    let at = |code: i64| LATENCY_MAX + usize::try_from(code).unwrap();
+    figures[at(entry.usage_status)] = is_call;
+    if entry.cost_source != UNKNOWN {
+        figures[at(4 + entry.cost_source)] = is_call;
+    }
+    figures[LATENCY_MAX + 8..].copy_from_slice(&entry.tokens[2..]);
     figures
 }
