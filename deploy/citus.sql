@@ -36,6 +36,18 @@ alter policy of_tenant on usage_entries
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on counters
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on limit_sets
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on limits
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on limit_accounts
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on limit_seconds
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on limit_values
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
+alter policy of_tenant on postings
+    using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on open_reservations
     using (tenant_id = nullif(current_setting('bursar.tenant_id', true), '')::bigint);
 alter policy of_tenant on stored_bytes
@@ -69,6 +81,12 @@ alter table calls no force row level security;
 alter table reservations no force row level security;
 alter table usage_entries no force row level security;
 alter table counters no force row level security;
+alter table limit_sets no force row level security;
+alter table limits no force row level security;
+alter table limit_accounts no force row level security;
+alter table limit_seconds no force row level security;
+alter table limit_values no force row level security;
+alter table postings no force row level security;
 alter table open_reservations no force row level security;
 alter table stored_bytes no force row level security;
 alter table rate_slots no force row level security;
@@ -89,6 +107,12 @@ select create_distributed_table('calls', 'tenant_id', colocate_with => 'integrat
 select create_distributed_table('reservations', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('usage_entries', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('counters', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('limit_sets', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('limits', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('limit_accounts', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('limit_seconds', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('limit_values', 'tenant_id', colocate_with => 'integrations');
+select create_distributed_table('postings', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('open_reservations', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('stored_bytes', 'tenant_id', colocate_with => 'integrations');
 select create_distributed_table('rate_slots', 'tenant_id', colocate_with => 'integrations');

@@ -6,20 +6,27 @@
 
 use std::collections::HashMap;
 
-use crate::account::{Account, Overflow, Totals};
+use crate::account::Account;
 use crate::caps::{Caps, ReservationCap, TenantSums};
 use crate::command::{
     Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,
     ReserveOutcome, ReserveRefusal,
 };
-use crate::decide::{Decision, ReasonCode, block_reason, decide};
+use crate::decide::{Decision, LimitsInForce, ReasonCode, block_reason, decide};
 use crate::entry::{CostSource, Entry, EntryKind, RecordedCall};
+use crate::estimate::Estimate;
 use crate::id::{EntryId, IntegrationId, TenantId};
+use crate::integration::BuiltInLimit;
+use crate::limit_account::HoldEnd;
+use crate::limit_book::{LimitBook, LoadedLimits};
+use crate::measure::Measure;
 use crate::money::Nanos;
-use crate::posting::{Posting, post};
+use crate::period::Calendar;
+use crate::record_effect::{RecordEffect, record_effect};
 use crate::reservation::{Hold, Reservation, ReservationState, ReserveRequest};
 use crate::tenant::TenantLifecycle;
 use crate::time::{Month, Timestamp};
+use crate::totals::{Overflow, Totals};
 use crate::usage::{CallId, CallKey, Usage};
 
 /// The key of a counter: one month of one integration.
@@ -77,7 +84,7 @@ impl Call {
 }
 
 /// One change of a hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HoldChange {
     /// A reservation was made.
     Made(Hold),
@@ -108,6 +115,8 @@ pub struct Loaded {
     pub tenants: HashMap<TenantId, TenantSums>,
     /// Expired holds that this group removes, each once.
     pub due: Vec<Hold>,
+    /// The limits of the tenants, and their accounts.
+    pub limits: LoadedLimits,
 }
 
 /// The accounts and calls that a group of commands touches.
@@ -119,6 +128,7 @@ pub struct Book<'a> {
     now: Timestamp,
     caps: Caps,
     accounts: HashMap<IntegrationId, Account>,
+    limits: LimitBook,
     calls: HashMap<(TenantId, CallKey), Call>,
     tenants: HashMap<TenantId, TenantSums>,
     entries: Vec<Entry<'a>>,
@@ -133,13 +143,20 @@ impl<'a> Book<'a> {
     ///
     /// # Errors
     /// [`Overflow`] if the account or month of an expiring hold is missing, or a hold in `due` has
-    /// not expired at `now`.
-    pub fn open(now: Timestamp, caps: Caps, loaded: Loaded) -> Result<Self, Overflow> {
-        let Loaded { accounts, calls, tenants, due } = loaded;
+    /// not expired at `now`, or the calendar does not know the time zone of a limit.
+    pub fn open(
+        now: Timestamp,
+        caps: Caps,
+        calendar: &dyn Calendar,
+        loaded: Loaded,
+    ) -> Result<Self, Overflow> {
+        let Loaded { accounts, calls, tenants, due, limits } = loaded;
+        let limits = LimitBook::open(now, caps.values_per_limit, calendar, limits)?;
         let mut book = Self {
             now,
             caps,
             accounts,
+            limits,
             calls,
             tenants,
             entries: Vec::new(),
@@ -154,12 +171,12 @@ impl<'a> Book<'a> {
         let mut of_calls: Vec<Hold> = of_calls.collect();
         of_calls.sort_unstable_by_key(|hold| (hold.tenant_id, hold.call));
         for hold in of_calls {
-            book.expire(hold)?;
+            book.expire(&hold)?;
         }
         for hold in due {
             // The holds of calls that the commands name ended above.
             if !book.calls.contains_key(&(hold.tenant_id, hold.call)) {
-                book.expire(hold)?;
+                book.expire(&hold)?;
             }
         }
         Ok(book)
@@ -226,6 +243,11 @@ impl<'a> Book<'a> {
         &self.accounts
     }
 
+    /// The limits and their accounts, with the changes of this group.
+    pub const fn limits(&self) -> &LimitBook {
+        &self.limits
+    }
+
     /// The changes of holds, in order.
     pub fn holds(&self) -> &[HoldChange] {
         &self.holds
@@ -239,17 +261,18 @@ impl<'a> Book<'a> {
     }
 
     /// Returns the accounts and the changes of holds, for publishing after the commit.
-    pub fn into_published(self) -> (HashMap<IntegrationId, Account>, Vec<HoldChange>) {
-        (self.accounts, self.holds)
+    pub fn into_published(self) -> (HashMap<IntegrationId, Account>, LimitBook, Vec<HoldChange>) {
+        (self.accounts, self.limits, self.holds)
     }
 
-    fn expire(&mut self, hold: Hold) -> Result<(), Overflow> {
+    fn expire(&mut self, hold: &Hold) -> Result<(), Overflow> {
         if hold.expires_at > self.now {
             return Err(Overflow);
         }
         let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
         account.expire(hold.month, hold.amount)?;
         account.advance(self.now);
+        self.limits.expire(&hold.postings, hold.amount)?;
         if let Some(call) = self.calls.get_mut(&(hold.tenant_id, hold.call)) {
             let reservation = call.reservation.as_mut().ok_or(Overflow)?;
             if reservation.state != ReservationState::Open {
@@ -258,8 +281,8 @@ impl<'a> Book<'a> {
             end_reservation(reservation, ReservationState::Expired, reservation.expires_at);
             call.changed = true;
         }
-        self.holds.push(HoldChange::Ended(hold));
-        self.expired.push(hold);
+        self.holds.push(HoldChange::Ended(hold.clone()));
+        self.expired.push(hold.clone());
         Ok(())
     }
 
@@ -283,28 +306,30 @@ impl<'a> Book<'a> {
         let Some(account) = account else {
             return Ok(RecordOutcome::Refused(RecordRefusal::IntegrationNotFound));
         };
-        let posting = match post(call.reservation.as_ref(), account, usage, self.now) {
-            Ok(posting) => posting,
+        let effect = match record_effect(call.reservation.as_ref(), account, usage, self.now) {
+            Ok(effect) => effect,
             Err(outcome) => return Ok(outcome),
         };
-        let Posting { occurred_at, cost, cost_source, settles, is_reserved, counts_in_rate } =
-            posting;
+        let RecordEffect { occurred_at, cost, cost_source, settles, .. } = effect;
         let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
+        let matched = self.limits.matched(key.0, &usage.subject(effect.account_key_id))?;
         let tenant = self.tenants.entry(key.0).or_default();
-        if !is_reserved && !fits_daily_bytes(self.caps, tenant, usage)? {
+        if !effect.is_reserved && !fits_daily_bytes(self.caps, tenant, usage)? {
             return Ok(RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded));
         }
 
         // The overflow check comes first, so that a refused record changes nothing.
         account.counter(occurred_at.month())?;
-        if account.count(occurred_at.month(), amount).is_err() {
+        let fits = self.limits.fits(&matched, amount);
+        if !fits || account.count(occurred_at.month(), amount).is_err() {
             return Ok(RecordOutcome::Refused(RecordRefusal::TotalsOverflow));
         }
-        if counts_in_rate {
+        if effect.counts_in_rate {
             account.rate.add(occurred_at.min(self.now).second(), self.now.second());
         }
         if let Some(held) = settles {
             account.remove_hold(held.month(), held.amount())?;
+            self.limits.end(&held.postings, held.amount(), HoldEnd::Settled)?;
             count_open(tenant, -1)?;
             self.holds.push(HoldChange::Ended(Hold::of(key.0, key.1, &held)));
             if let Some(reservation) = &mut call.reservation {
@@ -312,6 +337,7 @@ impl<'a> Book<'a> {
             }
         }
         account.advance(self.now);
+        self.limits.count(&matched, &effect.in_limits)?;
         tenant.stored_bytes =
             tenant.stored_bytes.map(|bytes| bytes.saturating_add(usage.stored_bytes()));
         call.record = Some(Record::New(self.entries.len()));
@@ -327,6 +353,8 @@ impl<'a> Book<'a> {
             cost_source,
             computed_cost: None,
             price_version: None,
+            account_key_id: effect.account_key_id,
+            limits_version: self.limits.version(key.0),
         });
         Ok(RecordOutcome::Accepted(entry_id))
     }
@@ -356,20 +384,23 @@ impl<'a> Book<'a> {
         if let Some(held) = &call.reservation {
             return Ok(ReserveOutcome::Replayed(held.clone()));
         }
-        let limits = account.integration.limits;
-        if limits.budget_limit_cents > 0 && request.estimate.cost <= Nanos::ZERO {
-            return Ok(ReserveOutcome::Rejected(ReserveRefusal::CostEstimateRequired));
+        let matched = self.limits.matched(key.0, &request.subject())?;
+        let in_force = self.limits.in_force_of(key.0, &matched)?;
+        if let Some(refusal) = missing_estimate(account, &in_force, request.estimate) {
+            return Ok(ReserveOutcome::Rejected(refusal));
         }
-        if limits.token_limit_month > 0 && request.estimate.tokens <= 0 {
-            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired));
-        }
-        let decision = decide(account, request.estimate, self.now)?;
+        let decision = decide(account, &in_force, request.estimate, self.now)?;
         if !decision.verdict.admits() {
             return Ok(ReserveOutcome::Refused(decision));
         }
         let tenant = self.tenants.get_mut(&key.0).ok_or(Overflow)?;
         if let Some(bound) = reached_cap(self.caps, account, tenant)? {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)));
+        }
+        let amount = request.estimate.totals();
+        let fits = self.limits.fits(&matched, amount);
+        if !fits || account.hold(self.now.month(), amount).is_err() {
+            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TotalsOverflow));
         }
         let reservation = Reservation {
             request: request.clone(),
@@ -378,10 +409,9 @@ impl<'a> Book<'a> {
             expires_at: self.now.plus_seconds(request.ttl_seconds),
             state: ReservationState::Open,
             ended_at: None,
+            postings: self.limits.hold(&matched, amount)?,
+            limits_version: self.limits.version(key.0),
         };
-        if account.hold(reservation.month(), reservation.amount()).is_err() {
-            return Ok(ReserveOutcome::Rejected(ReserveRefusal::TotalsOverflow));
-        }
         count_open(tenant, 1)?;
         account.rate.add(self.now.second(), self.now.second());
         account.advance(self.now);
@@ -410,6 +440,7 @@ impl<'a> Book<'a> {
                 let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
                 account.remove_hold(hold.month, hold.amount)?;
                 account.advance(self.now);
+                self.limits.end(&hold.postings, hold.amount, HoldEnd::Unused)?;
                 let tenant = self.tenants.entry(key.0).or_default();
                 count_open(tenant, -1)?;
                 end_reservation(reservation, ReservationState::Released, self.now);
@@ -449,8 +480,26 @@ impl<'a> Book<'a> {
         let extended = reservation.clone();
         call.changed = true;
         self.holds.push(HoldChange::Extended { before, expires_at: extended.expires_at });
-        Ok(ExtendOutcome::Extended(extended))
+        Ok(ExtendOutcome::Extended(Box::new(extended)))
     }
+}
+
+/// Whether a limit that can refuse needs an estimate that the request does not give.
+fn missing_estimate(
+    account: &Account,
+    limits: &LimitsInForce<'_>,
+    estimate: Estimate,
+) -> Option<ReserveRefusal> {
+    let built_in = account.integration.limits.limits().map(BuiltInLimit::measure);
+    let others = limits.limits.iter().map(|in_force| in_force.limit);
+    let others = others.filter(|limit| limit.enabled && limit.rule.action.refuses());
+    let measures: Vec<Measure> =
+        built_in.chain(others.map(|limit| limit.rule.bound.measure())).collect();
+    if measures.contains(&Measure::Cost) && estimate.cost <= Nanos::ZERO {
+        return Some(ReserveRefusal::CostEstimateRequired);
+    }
+    (measures.contains(&Measure::Tokens) && estimate.tokens <= 0)
+        .then_some(ReserveRefusal::TokenEstimateRequired)
 }
 
 /// The cap that leaves no room for one more reservation; the integration's is checked first.
@@ -547,5 +596,5 @@ fn reserve_refusal(
     if state != ReservationState::Open {
         return Some(ReserveRefusal::CallEnded(state));
     }
-    (held.request != *request).then_some(ReserveRefusal::OtherContent)
+    (!held.request.agrees_with(request)).then_some(ReserveRefusal::OtherContent)
 }

@@ -15,6 +15,9 @@ pub struct Caps {
     pub reservations_per_tenant: i64,
     /// Bytes of records that a tenant may store on one UTC day; 0 means unlimited.
     pub stored_bytes_per_day: i64,
+    /// Values with an account of their own in one period of a limit for each value. Further values
+    /// share one account.
+    pub values_per_limit: i64,
 }
 
 impl Caps {
@@ -26,6 +29,7 @@ impl Caps {
         reservations_per_integration: 50_000,
         reservations_per_tenant: 200_000,
         stored_bytes_per_day: 0,
+        values_per_limit: 100_000,
     };
 
     /// How far `open` plus `more` reservations exceed the tenant's cap, at most [`UNSWEPT_MAX`].

@@ -152,7 +152,7 @@ pub enum ReleaseOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtendOutcome {
     /// The reservation, with its new expiry.
-    Extended(Reservation),
+    Extended(Box<Reservation>),
     NotFound,
     /// The reservation had already ended, in this state.
     Ended(ReservationState),

@@ -1,43 +1,17 @@
 //! The decision about a call: the checks of docs/concepts.md, in their order.
 
-use crate::account::{Account, Overflow};
+use crate::account::Account;
+use crate::estimate::Estimate;
 use crate::health::{FailureCause, Health};
-use crate::integration::{Integration, IntegrationStatus, WARN_PERCENT};
-use crate::limit::{Action, Limit, Measure};
-use crate::limit_state::AccountSums;
-use crate::money::Nanos;
+use crate::integration::{BuiltInLimit, Integration, IntegrationStatus};
+use crate::limit::{Action, Bound, DEFAULT_WARN_PERCENT, Limit, WarnPercents, Window};
+use crate::limit_account::LimitAccount;
+use crate::limit_state::{AccountSums, LimitState};
+use crate::measure::Measure;
+use crate::period::Period;
 use crate::tenant::TenantLifecycle;
 use crate::time::Timestamp;
-use crate::tokens::check_tokens;
-use crate::usage_error::UsageError;
-
-/// What a call is expected to take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Estimate {
-    pub cost: Nanos,
-    /// Input and output tokens.
-    pub tokens: i64,
-}
-
-impl Estimate {
-    /// Checks the tokens of an estimate; the cost was checked when it was parsed.
-    ///
-    /// # Errors
-    /// [`UsageError`] if `estimated_tokens` is outside 0 to 10^9.
-    pub fn new(cost: Nanos, tokens: i64) -> Result<Self, UsageError> {
-        check_tokens("estimated_tokens", tokens)?;
-        Ok(Self { cost, tokens })
-    }
-
-    /// What the call adds to a measure.
-    fn of(self, measure: Measure) -> i128 {
-        match measure {
-            Measure::Cost => i128::from(self.cost.get()),
-            Measure::Tokens => i128::from(self.tokens),
-            Measure::Calls => 1,
-        }
-    }
-}
+use crate::totals::Overflow;
 
 /// The answer of a decision, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,15 +61,20 @@ pub enum ReasonCode {
     BudgetExceeded,
     TokenLimitExceeded,
     RateLimitExceeded,
+    CallLimitExceeded,
+    ConcurrencyExceeded,
+    /// A required label is missing.
+    ScopeMissing,
     BudgetWarning,
     TokenWarning,
+    CallWarning,
     ProviderUnreachable,
     AllChecksPassed,
 }
 
 impl ReasonCode {
     /// All codes, for the codec and the OpenAPI document.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::IntegrationNotFound,
         Self::IntegrationDisabled,
         Self::IntegrationNotEnabled,
@@ -105,8 +84,12 @@ impl ReasonCode {
         Self::BudgetExceeded,
         Self::TokenLimitExceeded,
         Self::RateLimitExceeded,
+        Self::CallLimitExceeded,
+        Self::ConcurrencyExceeded,
+        Self::ScopeMissing,
         Self::BudgetWarning,
         Self::TokenWarning,
+        Self::CallWarning,
         Self::ProviderUnreachable,
         Self::AllChecksPassed,
     ];
@@ -123,8 +106,12 @@ impl ReasonCode {
             Self::BudgetExceeded => "budget_exceeded",
             Self::TokenLimitExceeded => "token_limit_exceeded",
             Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::CallLimitExceeded => "call_limit_exceeded",
+            Self::ConcurrencyExceeded => "concurrency_exceeded",
+            Self::ScopeMissing => "scope_missing",
             Self::BudgetWarning => "budget_warning",
             Self::TokenWarning => "token_warning",
+            Self::CallWarning => "call_warning",
             Self::ProviderUnreachable => "provider_unreachable",
             Self::AllChecksPassed => "all_checks_passed",
         }
@@ -178,30 +165,65 @@ impl Decision {
 
 /// The share of a limit, in percent, from which on calls get a warning.
 pub const fn warn_percent() -> u8 {
-    WARN_PERCENT
+    DEFAULT_WARN_PERCENT
+}
+
+/// A limit that a call falls under, with its account.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitInForce<'a> {
+    pub limit: &'a Limit,
+    pub account: &'a LimitAccount,
+    /// The period of the decision.
+    pub period: Period,
+}
+
+/// The limits that a call falls under, beside those of its integration.
+#[derive(Clone, Debug, Default)]
+pub struct LimitsInForce<'a> {
+    pub limits: Vec<LimitInForce<'a>>,
+    /// Whether a limit requires a label that the call does not have.
+    pub is_label_missing: bool,
+}
+
+/// A limit in a decision.
+struct Checked<'a> {
+    state: LimitState,
+    action: Action,
+    warn_percents: WarnPercents,
+    of: Counted<'a>,
+}
+
+/// Where a limit of a decision counts.
+enum Counted<'a> {
+    Integration(BuiltInLimit),
+    Account(LimitInForce<'a>),
 }
 
 /// Decides about a call at `now`, without changing anything.
 ///
-/// The account must know the sums of its holds that are due at `now`.
+/// The accounts must know the sums of their holds that are due at `now`.
 ///
 /// # Errors
 /// [`Overflow`] if the month of `now` is not loaded. The caller must refuse the call then.
-pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<Decision, Overflow> {
+pub fn decide(
+    account: &Account,
+    limits: &LimitsInForce<'_>,
+    estimate: Estimate,
+    now: Timestamp,
+) -> Result<Decision, Overflow> {
     if let Some(code) = block_reason(account) {
         return Ok(Decision::hard_blocked(code));
     }
-    let sums = AccountSums::of(account, now)?;
-    let limits = || account.integration.limits.limits();
-    for limit in limits() {
-        let state = sums.state(&limit);
-        if state.refuses(estimate.of(limit.measure)) {
-            return Ok(refusal(account, &limit, state.taken(), now));
-        }
+    if limits.is_label_missing {
+        let reasons = vec![Reason::plain(ReasonCode::ScopeMissing)];
+        return Ok(Decision { verdict: Verdict::Blocked, reasons });
     }
-    let mut reasons: Vec<Reason> = limits()
-        .filter_map(|limit| warning(&limit, sums.state(&limit).taken(), estimate))
-        .collect();
+    let checked = checked_limits(account, limits, now)?;
+    if let Some(refused) = refusal(account, &checked, estimate, now) {
+        return Ok(refused);
+    }
+    let mut reasons: Vec<Reason> =
+        checked.iter().filter_map(|checked| warning(checked, estimate)).collect();
     if account.integration.health == Health::Failing(FailureCause::Provider) {
         reasons.push(Reason::plain(ReasonCode::ProviderUnreachable));
     }
@@ -210,6 +232,43 @@ pub fn decide(account: &Account, estimate: Estimate, now: Timestamp) -> Result<D
         return Ok(Decision { verdict: Verdict::Allowed, reasons });
     }
     Ok(Decision { verdict: Verdict::Warned, reasons })
+}
+
+/// The enabled limits in the order in which they are checked: by measure, those of the integration
+/// first.
+fn checked_limits<'a>(
+    account: &Account,
+    limits: &LimitsInForce<'a>,
+    now: Timestamp,
+) -> Result<Vec<Checked<'a>>, Overflow> {
+    let sums = AccountSums::of(account, now)?;
+    let built_in = account.integration.limits.limits().map(|limit| Checked {
+        state: sums.state(limit),
+        action: limit.action(),
+        warn_percents: limit.warn_percents(),
+        of: Counted::Integration(limit),
+    });
+    let mut checked: Vec<Checked<'a>> = built_in.collect();
+    for in_force in limits.limits.iter().filter(|in_force| in_force.limit.enabled) {
+        let rule = &in_force.limit.rule;
+        checked.push(Checked {
+            state: in_force.account.state(&rule.bound, in_force.period, now)?,
+            action: rule.action,
+            warn_percents: rule.warn_percents,
+            of: Counted::Account(*in_force),
+        });
+    }
+    checked.sort_by_key(|checked| step(checked.state.measure));
+    Ok(checked)
+}
+
+/// The step in which a measure is checked: cost, tokens, then calls and open reservations.
+const fn step(measure: Measure) -> u8 {
+    match measure {
+        Measure::Cost => 4,
+        Measure::Tokens => 5,
+        Measure::Calls | Measure::Concurrent => 6,
+    }
 }
 
 /// Steps 1 to 3: the states of the tenant and integration that refuse every call.
@@ -232,44 +291,92 @@ pub(crate) fn block_reason(account: &Account) -> Option<ReasonCode> {
     }
 }
 
-fn refusal(account: &Account, limit: &Limit, current: i128, now: Timestamp) -> Decision {
-    let code = match limit.measure {
-        Measure::Cost => ReasonCode::BudgetExceeded,
-        Measure::Tokens => ReasonCode::TokenLimitExceeded,
-        Measure::Calls => ReasonCode::RateLimitExceeded,
+/// The refusal of a call, if a limit refuses it.
+///
+/// A limit that blocks decides before one that throttles; then the step decides, then the smallest
+/// share left. All refusing limits of the deciding step are reasons, in this order.
+fn refusal(
+    account: &Account,
+    checked: &[Checked<'_>],
+    estimate: Estimate,
+    now: Timestamp,
+) -> Option<Decision> {
+    let refuses =
+        |checked: &&Checked<'_>| checked.action.refuses() && checked.state.refuses(estimate);
+    let mut refusing: Vec<&Checked<'_>> = checked.iter().filter(refuses).collect();
+    let verdict = |checked: &Checked<'_>| match checked.action {
+        Action::Block => Verdict::Blocked,
+        Action::Throttle | Action::Warn => Verdict::Throttled,
     };
-    let (verdict, retry_after_seconds) = match limit.action {
-        Action::Block => (Verdict::Blocked, None),
-        Action::Throttle => {
-            let wait = account.rate.retry_after(now.second(), limit.amount);
-            (Verdict::Throttled, Some(wait))
-        }
-    };
-    let reason = Reason {
-        code,
-        measure: Some(limit.measure),
-        limit_value: limit.amount,
-        current_value: current,
-        threshold_percent: Some(100),
-        retry_after_seconds,
-    };
-    Decision { verdict, reasons: vec![reason] }
+    refusing.sort_by_key(|checked| {
+        let state = checked.state;
+        (std::cmp::Reverse(verdict(checked)), step(state.measure), state.share_left())
+    });
+    let first = refusing.first()?;
+    let deciding = step(first.state.measure);
+    let of_step = refusing.iter().filter(|checked| step(checked.state.measure) == deciding);
+    let reasons = of_step.map(|checked| checked.refusal_reason(account, estimate, now)).collect();
+    Some(Decision { verdict: verdict(first), reasons })
 }
 
-fn warning(limit: &Limit, current: i128, estimate: Estimate) -> Option<Reason> {
-    let percent = limit.warn_percent?;
-    let code = match limit.measure {
+impl Checked<'_> {
+    fn reason(&self, code: ReasonCode, threshold_percent: u8) -> Reason {
+        Reason {
+            code,
+            measure: Some(self.state.measure),
+            limit_value: self.state.amount,
+            current_value: self.state.taken(),
+            threshold_percent: Some(threshold_percent),
+            retry_after_seconds: None,
+        }
+    }
+
+    fn refusal_reason(&self, account: &Account, estimate: Estimate, now: Timestamp) -> Reason {
+        let code = match self.state.measure {
+            Measure::Cost => ReasonCode::BudgetExceeded,
+            Measure::Tokens => ReasonCode::TokenLimitExceeded,
+            Measure::Calls if self.is_of_minute() => ReasonCode::RateLimitExceeded,
+            Measure::Calls => ReasonCode::CallLimitExceeded,
+            Measure::Concurrent => ReasonCode::ConcurrencyExceeded,
+        };
+        let retry_after_seconds = match self.action {
+            Action::Block | Action::Warn => None,
+            Action::Throttle => self.retry_after(account, estimate, now),
+        };
+        Reason { retry_after_seconds, ..self.reason(code, 100) }
+    }
+
+    fn is_of_minute(&self) -> bool {
+        match &self.of {
+            Counted::Integration(limit) => matches!(limit, BuiltInLimit::Rate(_)),
+            Counted::Account(in_force) => {
+                matches!(in_force.limit.rule.bound, Bound::Calls(Window::Minute, _))
+            }
+        }
+    }
+
+    fn retry_after(&self, account: &Account, estimate: Estimate, now: Timestamp) -> Option<u32> {
+        match &self.of {
+            Counted::Integration(limit) => {
+                Some(account.rate.retry_after(now.second(), limit.amount()))
+            }
+            Counted::Account(LimitInForce { limit, account, period }) => {
+                let fits = |state: LimitState| !state.refuses(estimate);
+                account.retry_after(&limit.rule.bound, *period, now, fits)
+            }
+        }
+    }
+}
+
+fn warning(checked: &Checked<'_>, estimate: Estimate) -> Option<Reason> {
+    let state = checked.state;
+    let reached =
+        |percent: &u8| state.taken_with(estimate) * 100 >= state.amount * i128::from(*percent);
+    let percent = checked.warn_percents.iter().rev().find(reached)?;
+    let code = match state.measure {
         Measure::Cost => ReasonCode::BudgetWarning,
         Measure::Tokens => ReasonCode::TokenWarning,
-        Measure::Calls => return None,
+        Measure::Calls | Measure::Concurrent => ReasonCode::CallWarning,
     };
-    let expected = current + estimate.of(limit.measure);
-    (expected * 100 >= limit.amount * i128::from(percent)).then_some(Reason {
-        code,
-        measure: Some(limit.measure),
-        limit_value: limit.amount,
-        current_value: current,
-        threshold_percent: Some(percent),
-        retry_after_seconds: None,
-    })
+    Some(checked.reason(code, percent))
 }

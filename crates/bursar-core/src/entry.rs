@@ -1,6 +1,6 @@
 //! Entries of the ledger. Entries are added and never changed.
 
-use crate::id::{EntryId, IntegrationId, TenantId};
+use crate::id::{EntryId, IntegrationId, KeyId, TenantId};
 use crate::money::Nanos;
 use crate::time::Timestamp;
 use crate::usage::{CallId, PolicyResult, Usage};
@@ -57,6 +57,10 @@ pub struct Entry<'a> {
     pub computed_cost: Option<Nanos>,
     /// The version of that price.
     pub price_version: Option<i64>,
+    /// The key in whose accounts the call counts.
+    pub account_key_id: Option<KeyId>,
+    /// The version of the tenant's limits under which the entry counts.
+    pub limits_version: i64,
 }
 
 /// The content of a recorded call, which a repetition must match.

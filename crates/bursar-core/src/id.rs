@@ -130,6 +130,10 @@ id! {
     KeyId, 4
 }
 id! {
+    /// A limit.
+    LimitId, 9
+}
+id! {
     /// A row of the audit log.
     AuditId, 6
 }

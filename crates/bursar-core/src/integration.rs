@@ -4,11 +4,9 @@
 //! nothing. Storage has them.
 
 use crate::health::{FailureCause, Health};
-use crate::limit::{Action, Limit, Measure, Scope, Window};
+use crate::limit::{Action, WarnPercents};
+use crate::measure::{Calls, Cost, Measure, Quantity, Tokens};
 use crate::money::NANOS_PER_CENT;
-
-/// The share of a budget or token limit from which on calls get a warning (docs/concepts.md).
-pub(crate) const WARN_PERCENT: u8 = 80;
 
 /// The lifecycle status of an integration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,33 +55,64 @@ pub struct LimitSettings {
     pub rate_limit_rpm: i64,
 }
 
+/// A limit that is a field of an integration. The account of the integration counts for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BuiltInLimit {
+    /// Cost in a UTC month.
+    Budget(Quantity<Cost>),
+    /// Tokens in a UTC month.
+    Tokens(Quantity<Tokens>),
+    /// Calls in 60 seconds.
+    Rate(Quantity<Calls>),
+}
+
+impl BuiltInLimit {
+    pub const fn measure(self) -> Measure {
+        match self {
+            Self::Budget(_) => Measure::Cost,
+            Self::Tokens(_) => Measure::Tokens,
+            Self::Rate(_) => Measure::Calls,
+        }
+    }
+
+    /// The amount, in the unit of the measure; 0 means unlimited.
+    pub const fn amount(self) -> i128 {
+        match self {
+            Self::Budget(amount) => amount.get(),
+            Self::Tokens(amount) => amount.get(),
+            Self::Rate(amount) => amount.get(),
+        }
+    }
+
+    pub(crate) const fn action(self) -> Action {
+        match self {
+            Self::Budget(_) | Self::Tokens(_) => Action::Block,
+            Self::Rate(_) => Action::Throttle,
+        }
+    }
+
+    pub(crate) const fn warn_percents(self) -> WarnPercents {
+        match self {
+            Self::Budget(_) | Self::Tokens(_) => WarnPercents::DEFAULT,
+            Self::Rate(_) => WarnPercents::NONE,
+        }
+    }
+}
+
 impl LimitSettings {
     /// The limits in force, in the order in which decisions check them.
-    pub fn limits(self) -> impl Iterator<Item = Limit> {
-        self.all().into_iter().filter(|limit| limit.amount > 0)
+    pub fn limits(self) -> impl Iterator<Item = BuiltInLimit> {
+        self.all().into_iter().filter(|limit| limit.amount() > 0)
     }
 
     /// Budget, token limit and rate limit; an amount of 0 is no limit.
-    pub fn all(self) -> [Limit; 3] {
-        let cost = Limit {
-            scope: Scope::Integration,
-            measure: Measure::Cost,
-            window: Window::Month,
-            amount: i128::from(self.budget_limit_cents) * i128::from(NANOS_PER_CENT),
-            action: Action::Block,
-            warn_percent: Some(WARN_PERCENT),
-        };
-        let tokens =
-            Limit { measure: Measure::Tokens, amount: i128::from(self.token_limit_month), ..cost };
-        let calls = Limit {
-            scope: Scope::Integration,
-            measure: Measure::Calls,
-            window: Window::Minute,
-            amount: i128::from(self.rate_limit_rpm),
-            action: Action::Throttle,
-            warn_percent: None,
-        };
-        [cost, tokens, calls]
+    pub fn all(self) -> [BuiltInLimit; 3] {
+        let budget = i128::from(self.budget_limit_cents) * i128::from(NANOS_PER_CENT);
+        [
+            BuiltInLimit::Budget(Quantity::new(budget)),
+            BuiltInLimit::Tokens(Quantity::new(self.token_limit_month.into())),
+            BuiltInLimit::Rate(Quantity::new(self.rate_limit_rpm.into())),
+        ]
     }
 }
 
@@ -173,7 +202,7 @@ mod tests {
             token_limit_month: i64::MAX,
             rate_limit_rpm: i64::MAX,
         };
-        assert!(largest.limits().all(|limit| limit.amount >= i128::from(i64::MAX)));
+        assert!(largest.limits().all(|limit| limit.amount() >= i128::from(i64::MAX)));
         assert_eq!(largest.limits().count(), 3);
     }
 }

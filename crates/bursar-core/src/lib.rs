@@ -15,28 +15,36 @@ mod clock;
 mod command;
 mod decide;
 mod entry;
+mod estimate;
 mod health;
 mod id;
 mod integration;
 mod limit;
+mod limit_account;
+mod limit_book;
 mod limit_state;
+mod measure;
 mod money;
 mod number;
 mod period;
 mod posting;
 mod protection;
 mod rate;
+mod record_effect;
 mod reservation;
+mod scope;
+mod subject;
 mod tags;
 mod tenant;
 mod text;
 mod time;
 mod tokens;
+mod totals;
 mod units;
 mod usage;
 mod usage_error;
 
-pub use account::{Account, Counter, Overflow, Totals};
+pub use account::{Account, Counter};
 pub use book::{Book, Call, CounterKey, HoldChange, Loaded};
 pub use caps::{Caps, ReservationCap, TenantSums, UNSWEPT_MAX};
 pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
@@ -44,24 +52,39 @@ pub use command::{
     Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,
     ReserveOutcome, ReserveRefusal,
 };
-pub use decide::{Decision, Estimate, Reason, ReasonCode, Verdict, decide, warn_percent};
+pub use decide::{
+    Decision, LimitInForce, LimitsInForce, Reason, ReasonCode, Verdict, decide, warn_percent,
+};
 pub use entry::{CostSource, Entry, EntryKind, RecordedCall};
+pub use estimate::Estimate;
 pub use health::{FailureCause, Health};
 pub use id::*;
-pub use integration::{CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings};
-pub use limit::{Action, Limit, Measure, Scope, Window};
+pub use integration::{
+    BuiltInLimit, CostBasis, Integration, IntegrationStatus, LifecycleRefusal, LimitSettings,
+};
+pub use limit::{
+    Action, Allowance, Applied, Bound, Limit, LimitSet, Override, Rule, UnknownPeriod,
+    WarnPercents, Window,
+};
+pub use limit_account::{LimitAccount, LimitCounter, MinuteSlot};
+pub use limit_book::{LimitBook, LimitValues, LoadedLimits};
 pub use limit_state::{AccountSums, LimitState};
+pub use measure::{Calls, Concurrent, Cost, Measure, Quantity, Tokens};
 pub use money::{NANOS_PER_CENT, Nanos, cents_half_up, usd_string};
 pub use number::{NumberError, rounded_number, whole_number};
 pub use period::{Calendar, CalendarUnit, Period, UtcCalendar, Zone};
+pub use posting::{LimitAccountKey, Posting};
 pub use protection::{Breach, Dimension, ProtectionDecision};
 pub use rate::RateWindow;
 pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
+pub use scope::{Label, Scope, Selected};
+pub use subject::{OwnedSubject, Subject};
 pub use tags::{TagNames, Tags};
 pub use tenant::{OnboardingState, TenantLifecycle, TenantRefusal};
 pub use text::is_control;
 pub use time::{Day, Hour, Month, QuarterHour, Timestamp};
 pub use tokens::{TOKENS_MAX, TokenBuckets, TokenCounts};
+pub use totals::{Overflow, Totals};
 pub use units::{UnitAmount, Units};
 pub use usage::{CallId, CallKey, LATENCY_MS_MAX, PolicyResult, RecordSource, Usage, UsageStatus};
 pub use usage_error::UsageError;

@@ -1,10 +1,13 @@
 //! How far a limit is used: the one place where used, held, left and the reset are computed.
 
-use crate::account::{Account, Counter, Overflow, Totals};
-use crate::limit::{Limit, Measure, Scope, Window};
+use crate::account::{Account, Counter};
+use crate::estimate::Estimate;
+use crate::integration::BuiltInLimit;
+use crate::measure::{Measure, Measured, Quantity, Sums};
 use crate::time::{Month, Timestamp};
+use crate::totals::Overflow;
 
-/// What an account has counted: the input of every answer about a limit.
+/// What the account of an integration has counted: the input of answers about its built-in limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountSums {
     pub month: Month,
@@ -19,12 +22,13 @@ pub struct AccountSums {
 /// Decisions, views, headers and gauges all take these figures from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitState {
-    /// The amount of the limit; 0 means unlimited.
+    pub measure: Measure,
+    /// The amount in force. 0 means that an integration has no such limit.
     pub amount: i128,
     pub used: i128,
-    /// What open reservations hold. A call that is reserved counts in a sliding window as used.
+    /// What open reservations hold. The calls of an integration's last minute count as used.
     pub held: i128,
-    /// The end of the period; `None` for a sliding window, which has no end.
+    /// The end of the period; `None` for a window without end.
     pub resets_at: Option<Timestamp>,
 }
 
@@ -39,27 +43,32 @@ impl AccountSums {
         Ok(Self { month, counter: account.counter(month)?, calls_last_minute })
     }
 
-    /// The state of a limit of this account.
-    pub fn state(&self, limit: &Limit) -> LimitState {
-        match limit.scope {
-            Scope::Integration => {}
-        }
-        let amount = limit.amount;
-        match limit.window {
-            Window::Month => {
-                let [used, held] = [self.counter.used, self.counter.held]
-                    .map(|totals| total(totals, limit.measure));
-                LimitState { amount, used, held, resets_at: Some(self.month.end()) }
-            }
-            Window::Minute => {
-                let used = i128::from(self.calls_last_minute);
-                LimitState { amount, used, held: 0, resets_at: None }
+    /// The state of a built-in limit of this account.
+    pub fn state(&self, limit: BuiltInLimit) -> LimitState {
+        let Counter { used, held, .. } = &self.counter;
+        let month_end = Some(self.month.end());
+        match limit {
+            BuiltInLimit::Budget(amount) => LimitState::of(amount, used, held, month_end),
+            BuiltInLimit::Tokens(amount) => LimitState::of(amount, used, held, month_end),
+            BuiltInLimit::Rate(amount) => {
+                let calls = Quantity::new(self.calls_last_minute.into());
+                LimitState::of(amount, &calls, &Quantity::new(0), None)
             }
         }
     }
 }
 
 impl LimitState {
+    pub(crate) fn of<M: Measured>(
+        amount: Quantity<M>,
+        used: &impl Sums<M>,
+        held: &impl Sums<M>,
+        resets_at: Option<Timestamp>,
+    ) -> Self {
+        let (used, held) = (used.quantity().get(), held.quantity().get());
+        Self { measure: M::MEASURE, amount: amount.get(), used, held, resets_at }
+    }
+
     /// What counts against the limit before the next call.
     pub const fn taken(self) -> i128 {
         self.used + self.held
@@ -70,17 +79,18 @@ impl LimitState {
         (self.amount > 0).then(|| (self.amount - self.taken()).max(0))
     }
 
-    /// Whether a call that adds `estimate` exceeds the limit.
-    pub const fn refuses(self, estimate: i128) -> bool {
-        self.taken() >= self.amount || self.taken() + estimate > self.amount
+    /// The share of the limit that is left, in millionths.
+    pub(crate) fn share_left(self) -> i128 {
+        self.left().map_or(0, |left| left * 1_000_000 / self.amount)
     }
-}
 
-/// The total of one measure.
-fn total(totals: Totals, measure: Measure) -> i128 {
-    match measure {
-        Measure::Cost => i128::from(totals.cost.get()),
-        Measure::Tokens => i128::from(totals.tokens),
-        Measure::Calls => i128::from(totals.calls),
+    /// What would count against the limit with this call.
+    pub(crate) const fn taken_with(self, call: Estimate) -> i128 {
+        self.taken() + call.of(self.measure)
+    }
+
+    /// Whether a call exceeds the limit.
+    pub const fn refuses(self, call: Estimate) -> bool {
+        self.taken() >= self.amount || self.taken_with(call) > self.amount
     }
 }

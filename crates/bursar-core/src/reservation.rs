@@ -1,9 +1,15 @@
 //! Reservations, which hold money, tokens and one call until the call is recorded.
 
-use crate::account::Totals;
-use crate::decide::{Decision, Estimate};
-use crate::id::{IntegrationId, TenantId};
+use std::sync::Arc;
+
+use crate::decide::Decision;
+use crate::estimate::Estimate;
+use crate::id::{IntegrationId, KeyId, TenantId};
+use crate::posting::Posting;
+use crate::subject::Subject;
+use crate::tags::Tags;
 use crate::time::{Month, Timestamp};
+use crate::totals::Totals;
 use crate::usage::{CallId, CallKey};
 use crate::usage_error::UsageError;
 
@@ -27,13 +33,54 @@ pub struct ReserveRequest {
     pub call_id: CallId,
     /// What the call is expected to use.
     pub estimate: Estimate,
-    /// The model, as a hint for pricing; up to 256 characters.
+    /// The requested model; up to 256 characters.
     pub model: Option<Box<str>>,
+    /// The agent that makes the call, up to 256 characters.
+    pub agent_id: Option<Box<str>>,
+    /// The session of the call, up to 256 characters.
+    pub session_id: Option<Box<str>>,
+    /// Names and values that the caller chose.
+    pub tags: Tags,
     /// The time to live of the reservation.
     pub ttl_seconds: u32,
+    /// The key in whose accounts the call counts: the first of a line of rotated keys. It is not
+    /// part of the content.
+    pub account_key_id: Option<KeyId>,
 }
 
 impl ReserveRequest {
+    /// A request of which only this is known, with the default time to live.
+    pub fn new(integration_id: IntegrationId, call_id: CallId, estimate: Estimate) -> Self {
+        Self {
+            integration_id,
+            call_id,
+            estimate,
+            model: None,
+            agent_id: None,
+            session_id: None,
+            tags: Tags::default(),
+            ttl_seconds: Self::TTL_SECONDS_DEFAULT,
+            account_key_id: None,
+        }
+    }
+
+    /// What limits look at.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            integration_id: self.integration_id,
+            account_key_id: self.account_key_id,
+            model: self.model.as_deref(),
+            agent_id: self.agent_id.as_deref(),
+            session_id: self.session_id.as_deref(),
+            tags: &self.tags,
+        }
+    }
+
+    /// Whether another request repeats this one, by whichever key.
+    pub(crate) fn agrees_with(&self, other: &Self) -> bool {
+        *self == Self { account_key_id: self.account_key_id, ..other.clone() }
+    }
+
     /// The longest time to live: a day.
     pub const TTL_SECONDS_MAX: u32 = 86_400;
     /// The time to live if the request names none.
@@ -66,6 +113,10 @@ pub struct Reservation {
     pub expires_at: Timestamp,
     pub state: ReservationState,
     pub ended_at: Option<Timestamp>,
+    /// Where the reservation is held beside its integration.
+    pub postings: Arc<[Posting]>,
+    /// The version of the tenant's limits when the reservation was made.
+    pub limits_version: i64,
 }
 
 impl Reservation {
@@ -84,13 +135,13 @@ impl Reservation {
     }
 
     /// The amount that the reservation holds.
-    pub fn amount(&self) -> Totals {
-        Totals { cost: self.request.estimate.cost, tokens: self.request.estimate.tokens, calls: 1 }
+    pub const fn amount(&self) -> Totals {
+        self.request.estimate.totals()
     }
 }
 
 /// The hold of an open reservation: the part of it that counts against limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     pub tenant_id: TenantId,
     pub call: CallKey,
@@ -100,6 +151,8 @@ pub struct Hold {
     pub amount: Totals,
     /// The instant from which on the hold no longer counts.
     pub expires_at: Timestamp,
+    /// Where it is held beside its integration.
+    pub postings: Arc<[Posting]>,
 }
 
 impl Hold {
@@ -112,6 +165,7 @@ impl Hold {
             month: reservation.month(),
             amount: reservation.amount(),
             expires_at: reservation.expires_at,
+            postings: Arc::clone(&reservation.postings),
         }
     }
 }

@@ -56,6 +56,12 @@ impl Tags {
         Self(pairs.into_iter().collect())
     }
 
+    /// The value of a tag.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let place = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        self.0.get(place).map(|(_, value)| &**value)
+    }
+
     /// Names and values, ordered by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, &**value))

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::id::{IntegrationId, KeyId};
 use crate::money::Nanos;
+use crate::subject::Subject;
 use crate::tags::Tags;
 use crate::text::is_control;
 use crate::time::Timestamp;
@@ -180,6 +181,9 @@ pub struct Usage {
     pub source: RecordSource,
     /// The key that wrote the record; `None` if a person or the operator did.
     pub key_id: Option<KeyId>,
+    /// The key in whose accounts the call counts, unless another key reserved it: the first key of a
+    /// line of rotated keys.
+    pub account_key_id: Option<KeyId>,
     /// The cost that the client reported, at most a million dollars.
     pub cost: Option<Nanos>,
     pub latency_ms: Option<i64>,
@@ -220,6 +224,7 @@ impl Usage {
             tags: Tags::default(),
             source: RecordSource::Api,
             key_id: None,
+            account_key_id: None,
             cost: None,
             latency_ms: None,
             policy_result: PolicyResult::Allowed,
@@ -227,6 +232,18 @@ impl Usage {
             error_message: None,
             metadata: None,
             occurred_at: None,
+        }
+    }
+
+    /// What limits look at, if the call counts in the accounts of this key.
+    pub fn subject(&self, account_key_id: Option<KeyId>) -> Subject<'_> {
+        Subject {
+            integration_id: self.integration_id,
+            account_key_id,
+            model: Some(&self.model),
+            agent_id: self.agent_id.as_deref(),
+            session_id: self.session_id.as_deref(),
+            tags: &self.tags,
         }
     }
 

@@ -58,13 +58,14 @@ pub use read::sums::Sums;
 pub use rows::COLUMN_LISTS;
 pub use rows::codec::call_key;
 pub use rows::columns::RawColumns;
+pub use rows::limit_row::LimitRow;
 pub use rows::protection::{OverrideRow, SignalRow};
 pub use rows::rollup::Grain;
 pub use rows::rollup_columns::{LATENCY_BOUNDS_MS, LATENCY_BUCKETS, Rollup};
 pub use rows::rollup_labels::OTHER;
 pub use rows::row::{
-    Actor, AuditRow, DecisionKind, DecisionRow, IntegrationRow, KeyRow, SecretHash, TenantRow,
-    UsageRow,
+    Actor, AuditRow, DecisionKind, DecisionRow, IntegrationRow, KeyRow, ManagedBy, SecretHash,
+    TenantRow, UsageRow,
 };
 pub use schema::SchemaStatus;
 pub use sqlite::{

@@ -4,10 +4,11 @@
 #![expect(clippy::indexing_slicing, reason = "a test knows the commands of its group")]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bursar_core::{
     Book, Call, Caps, Counter, Hold, HoldChange, Loaded, Month, Nanos, Overflow, RecordRefusal,
-    ReservationCap, ReserveRefusal, ReserveRequest, TenantSums, Timestamp, Totals,
+    ReservationCap, ReserveRefusal, ReserveRequest, TenantSums, Timestamp, Totals, UtcCalendar,
 };
 
 use crate::support::script::{
@@ -203,17 +204,18 @@ fn the_changes_of_holds_are_reported_in_order() {
         month: october(),
         amount: Totals { cost: cents(10), tokens: 100, calls: 1 },
         expires_at: at(600),
+        postings: Arc::default(),
     };
-    let b = Hold { call: key_of(&call_id("b")), ..a };
+    let b = Hold { call: key_of(&call_id("b")), ..a.clone() };
     let changes = [
-        HoldChange::Made(a),
-        HoldChange::Extended { before: a, expires_at: at(900) },
-        HoldChange::Made(b),
+        HoldChange::Made(a.clone()),
+        HoldChange::Extended { before: a.clone(), expires_at: at(900) },
+        HoldChange::Made(b.clone()),
         HoldChange::Ended(b),
         HoldChange::Ended(Hold { expires_at: at(900), ..a }),
     ];
     assert_eq!(book.holds(), changes);
-    let (_, published) = book.into_published();
+    let (_, _, published) = book.into_published();
     assert_eq!(published, changes);
 }
 
@@ -222,9 +224,10 @@ fn a_missing_figure_is_an_error_and_not_zero() {
     let made = [step(now(), reserve("a", as_is), OutcomeKind::Held)];
     let stored = check(&storage(NONE), &made, 1, &held());
     let reservation = stored.reservation(tenant(1), &call_id("a")).unwrap().clone();
-    let hold = stored.holds()[0];
+    let hold = stored.holds()[0].clone();
 
-    let open = |now: Timestamp, loaded: Loaded| Book::open(now, Caps::DEFAULT, loaded);
+    let open =
+        |now: Timestamp, loaded: Loaded| Book::open(now, Caps::DEFAULT, &UtcCalendar, loaded);
     let due = vec![hold];
     let loaded = Loaded { due: due.clone(), ..Loaded::default() };
     assert!(open(at(600), loaded).is_err(), "the account of a due hold");
@@ -293,7 +296,7 @@ fn a_settlement_without_the_month_of_its_hold_is_an_error() {
     let accounts = HashMap::from([(integration(1), account)]);
     let calls = HashMap::from([((tenant(1), submission.key()), call)]);
     let loaded = Loaded { accounts, calls, ..Loaded::default() };
-    let mut book = Book::open(november.start(), Caps::DEFAULT, loaded).unwrap();
+    let mut book = Book::open(november.start(), Caps::DEFAULT, &UtcCalendar, loaded).unwrap();
     let outcome = book.apply(tenant(1), submission.key(), submission.command(entry(1)));
     assert_eq!(outcome, Err(Overflow));
 }

@@ -4,8 +4,8 @@
 
 use bursar_core::{
     Account, Caps, Counter, Estimate, FailureCause, Health, IntegrationStatus, LimitSettings,
-    Measure, Month, NANOS_PER_CENT, Nanos, Overflow, Reason, ReasonCode, TenantLifecycle,
-    Timestamp, Totals, UNSWEPT_MAX, Verdict, decide, warn_percent,
+    LimitsInForce, Measure, Month, NANOS_PER_CENT, Nanos, Overflow, Reason, ReasonCode,
+    TenantLifecycle, Timestamp, Totals, UNSWEPT_MAX, Verdict, decide, warn_percent,
 };
 
 use crate::support::storage::Profile;
@@ -57,7 +57,7 @@ fn check(change: impl FnOnce(&mut Case), verdict: Verdict, reasons: &[Reason]) {
     change(&mut case);
     let counter = Counter { used: case.used, held: case.held, last_at: Timestamp::MIN };
     let account = account(&case, &[(now().month(), counter)]);
-    let decision = decide(&account, case.estimate, now()).unwrap();
+    let decision = decide(&account, &LimitsInForce::default(), case.estimate, now()).unwrap();
     assert_eq!((decision.verdict, decision.reasons.as_slice()), (verdict, reasons));
 }
 
@@ -431,7 +431,8 @@ fn each_month_has_its_own_budget() {
     let october = now().month();
     let months = [(october, full), (october.next(), Counter::default())];
     let account = account(&good(), &months);
-    let verdict = |at| decide(&account, Estimate::default(), at).unwrap().verdict;
+    let verdict =
+        |at| decide(&account, &LimitsInForce::default(), Estimate::default(), at).unwrap().verdict;
     assert_eq!(verdict(shifted(october.end(), -1)), Verdict::Blocked);
     assert_eq!(verdict(october.end()), Verdict::Allowed);
 }
@@ -439,7 +440,8 @@ fn each_month_has_its_own_budget() {
 #[test]
 fn a_month_that_is_not_loaded_is_an_error_and_not_zero() {
     let mut case = good();
-    let decided = |case: &Case| decide(&account(case, &[]), case.estimate, now());
+    let decided =
+        |case: &Case| decide(&account(case, &[]), &LimitsInForce::default(), case.estimate, now());
     assert_eq!(decided(&case), Err(Overflow));
     case.profile.integration.limits = LimitSettings::default();
     assert_eq!(decided(&case), Err(Overflow), "without limits too");
@@ -453,7 +455,8 @@ fn the_rate_goes_by_whole_seconds() {
     let mut case = good();
     case.calls_ago = vec![0, 0, 0];
     let account = account(&case, &[(october, Counter::default())]);
-    let verdict = |at| decide(&account, Estimate::default(), at).unwrap().verdict;
+    let verdict =
+        |at| decide(&account, &LimitsInForce::default(), Estimate::default(), at).unwrap().verdict;
     assert_eq!(verdict(shifted(seconds(now(), 60), -1)), Verdict::Throttled);
     assert_eq!(verdict(seconds(now(), 60)), Verdict::Allowed);
 }
@@ -477,8 +480,9 @@ fn verdicts_have_their_wire_names() {
 fn reasons_have_their_wire_names() {
     let words = "integration_not_found integration_disabled integration_not_enabled \
         integration_error credentials_invalid tenant_suspended budget_exceeded \
-        token_limit_exceeded rate_limit_exceeded budget_warning token_warning \
-        provider_unreachable all_checks_passed";
+        token_limit_exceeded rate_limit_exceeded call_limit_exceeded concurrency_exceeded \
+        scope_missing budget_warning token_warning call_warning provider_unreachable \
+        all_checks_passed";
     assert!(ReasonCode::ALL.map(ReasonCode::as_str).into_iter().eq(words.split_whitespace()));
     assert_eq!(warn_percent(), 80);
 }

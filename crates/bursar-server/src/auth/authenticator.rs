@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use bursar_core::TenantId;
 use bursar_store::{SecretHash, Store, StoreError};
 
-use crate::auth::caller::{Caller, CallerTenant, CredentialKind};
+use crate::auth::caller::{Caller, CallerKey, CallerTenant, CredentialKind};
 use crate::auth::failed_logins::{FailedLogin, FailedLogins};
 use crate::auth::key_cache::KeyCache;
 use crate::auth::oidc::{Issuers, Person, PersonError, TokenRefusal};
@@ -98,7 +98,7 @@ impl Authenticator {
         let caller = Arc::new(caller.ok_or_else(unauthenticated)?);
         if let Some((tenant_id, key)) = caller.key() {
             // At most once a second: a cached key was recorded when it was read from the store.
-            self.key_uses.note(tenant_id, key, self.store.now());
+            self.key_uses.note(tenant_id, key.key_id, self.store.now());
         }
         self.key_cache.put(kind, hash, Arc::clone(&caller), miss);
         Ok(caller)
@@ -119,14 +119,13 @@ impl Authenticator {
         }
         let Some(tenant) = self.caller_tenant(tenant_id).await? else { return Ok(None) };
         let expires_at = row.expires_at;
+        let key = CallerKey { key_id, account_key_id: row.account_key_id };
         Ok(Some(match integration_id {
             None => {
                 let scopes = row.scopes.as_deref().map(ScopeSet::stored).unwrap_or_default();
-                Caller::Machine { tenant, key_id, scopes, expires_at }
+                Caller::Machine { tenant, key, scopes, expires_at }
             }
-            Some(integration_id) => {
-                Caller::Integration { tenant, integration_id, key_id, expires_at }
-            }
+            Some(integration_id) => Caller::Integration { tenant, integration_id, key, expires_at },
         }))
     }
 

@@ -10,13 +10,13 @@ use axum::extract::{FromRef, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
 use bursar_core::{
-    IntegrationId, KeyId, OnboardingState, ReasonCode, TenantId, TenantLifecycle, Timestamp,
+    IntegrationId, OnboardingState, ReasonCode, TenantId, TenantLifecycle, Timestamp,
 };
 use bursar_store::{Actor, Store};
 
 use crate::auth::access::Access;
 use crate::auth::authenticator::Authenticator;
-use crate::auth::caller::{Caller, CallerTenant, OPERATOR};
+use crate::auth::caller::{Caller, CallerKey, CallerTenant, OPERATOR};
 use crate::auth::failed_logins::FailedLogin;
 use crate::auth::scopes::{INTEGRATION_KEY_SCOPES, ScopeSet};
 use crate::credentials::reference::ReferenceAuthor;
@@ -35,7 +35,7 @@ pub struct Authorized {
     /// The only integration the caller may act on, for an integration key.
     pub restricted_to: Option<IntegrationId>,
     /// The caller's key, if it has one.
-    pub(crate) key_id: Option<KeyId>,
+    pub(crate) key: Option<CallerKey>,
     /// The actor in the audit log.
     pub(crate) actor: Actor,
     /// The scopes of an API key. `None` for callers that are not limited by scopes.
@@ -301,12 +301,12 @@ fn authorized_on_tenant(caller: &Caller, tenant: CallerTenant) -> Authorized {
     };
     let restricted_to = caller.restricted_to();
     let CallerTenant { tenant_id, lifecycle, onboarding } = tenant;
-    let key_id = caller.key().map(|(_, key_id)| key_id);
+    let key = caller.key().map(|(_, key)| key);
     let (actor, ends_at) = (caller.actor(), caller.key_ends_at());
     Authorized {
         tenant_id,
         restricted_to,
-        key_id,
+        key,
         actor,
         scopes,
         ends_at,

@@ -13,6 +13,14 @@ use crate::wire::request_id;
 /// The operator's actor type on the wire.
 pub(super) const OPERATOR: &str = "founder";
 
+/// The key of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CallerKey {
+    pub(crate) key_id: KeyId,
+    /// The key in whose accounts its calls count: the first of its line of rotations.
+    pub(crate) account_key_id: KeyId,
+}
+
 /// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
@@ -21,7 +29,7 @@ pub(crate) enum Caller {
     /// A client of a tenant, with an API key.
     Machine {
         tenant: CallerTenant,
-        key_id: KeyId,
+        key: CallerKey,
         /// What the key may do.
         scopes: ScopeSet,
         expires_at: Option<Timestamp>,
@@ -30,7 +38,7 @@ pub(crate) enum Caller {
     Integration {
         tenant: CallerTenant,
         integration_id: IntegrationId,
-        key_id: KeyId,
+        key: CallerKey,
         expires_at: Option<Timestamp>,
     },
     /// A person of a tenant, authenticated by a configured issuer.
@@ -56,11 +64,11 @@ impl Caller {
         }
     }
 
-    /// The tenant and id of the caller's key.
-    pub(super) fn key(&self) -> Option<(TenantId, KeyId)> {
+    /// The tenant and the key of the caller.
+    pub(super) fn key(&self) -> Option<(TenantId, CallerKey)> {
         match self {
-            Self::Machine { tenant, key_id, .. } | Self::Integration { tenant, key_id, .. } => {
-                Some((tenant.tenant_id, *key_id))
+            Self::Machine { tenant, key, .. } | Self::Integration { tenant, key, .. } => {
+                Some((tenant.tenant_id, *key))
             }
             Self::Operator | Self::Person { .. } => None,
         }
@@ -117,7 +125,7 @@ impl Caller {
     pub(super) fn actor(&self) -> Actor {
         let actor_id = match self {
             Self::Operator => "operator".to_owned(),
-            Self::Machine { key_id, .. } | Self::Integration { key_id, .. } => key_id.to_string(),
+            Self::Machine { key, .. } | Self::Integration { key, .. } => key.key_id.to_string(),
             Self::Person { name, .. } => name.clone(),
         };
         let (actor_type, request_id) = (self.actor_type(), request_id::current_text());

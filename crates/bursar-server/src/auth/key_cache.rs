@@ -141,7 +141,7 @@ mod tests {
     use bursar_core::{KeyId, OnboardingState, TenantLifecycle};
 
     use super::*;
-    use crate::auth::caller::CallerTenant;
+    use crate::auth::caller::{CallerKey, CallerTenant};
     use crate::auth::scopes::ScopeSet;
 
     fn machine(tenant: i64) -> Arc<Caller> {
@@ -151,8 +151,9 @@ mod tests {
             onboarding: OnboardingState::Complete,
         };
         let key_id = KeyId::from_number(1).unwrap();
+        let key = CallerKey { key_id, account_key_id: key_id };
         let scopes = ScopeSet::default();
-        Arc::new(Caller::Machine { tenant, key_id, scopes, expires_at: None })
+        Arc::new(Caller::Machine { tenant, key, scopes, expires_at: None })
     }
 
     fn miss(cache: &KeyCache, hash: u8) -> CacheMiss {

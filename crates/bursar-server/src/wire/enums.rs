@@ -29,6 +29,7 @@ pub(crate) const fn limit_type(measure: Measure) -> &'static str {
         Measure::Cost => "budget",
         Measure::Tokens => "tokens",
         Measure::Calls => "rate",
+        Measure::Concurrent => "concurrent",
     }
 }
 
@@ -228,7 +229,7 @@ enum_schema! {
 enum_schema! {
     /// The limit of a reason. Values of `budget` are in cents.
     LimitType,
-    [Measure::Cost, Measure::Tokens, Measure::Calls].map(limit_type)
+    Measure::ALL.map(limit_type)
 }
 
 enum_schema! {

@@ -69,7 +69,7 @@ async fn a_call_over_the_budget_is_blocked() {
             "limit_type": "budget",
             "limit_value": 2,
             "limit_value_usd": "0.02",
-            "message": "This call does not fit: $0.0125 of the $0.02 monthly budget is used or held.",
+            "message": "This call does not fit: $0.0125 of the $0.02 budget is used or held.",
             "retry_after_seconds": null,
             "threshold_percent": 100
           }
@@ -107,7 +107,7 @@ async fn all_warnings_are_listed() {
         "limit_type": "budget",
         "limit_value": 100,
         "limit_value_usd": "1",
-        "message": "With this call, at least 80 % of the monthly budget is used or held.",
+        "message": "With this call, at least 80 % of the budget is used or held.",
         "retry_after_seconds": null,
         "threshold_percent": 80
       },
@@ -116,7 +116,7 @@ async fn all_warnings_are_listed() {
         "current_value": 0,
         "limit_type": "tokens",
         "limit_value": 10000,
-        "message": "With this call, at least 80 % of the tokens of the month are used or held.",
+        "message": "With this call, at least 80 % of the tokens are used or held.",
         "retry_after_seconds": null,
         "threshold_percent": 80
       }
@@ -272,7 +272,7 @@ async fn a_batch_of_checks_is_answered_in_order() {
               "limit_type": "budget",
               "limit_value": 100,
               "limit_value_usd": "1",
-              "message": "This call does not fit: $0 of the $1 monthly budget is used or held.",
+              "message": "This call does not fit: $0 of the $1 budget is used or held.",
               "retry_after_seconds": null,
               "threshold_percent": 100
             }

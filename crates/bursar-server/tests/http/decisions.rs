@@ -48,7 +48,7 @@ async fn a_refused_call_is_listed_with_its_reasons() {
               "limit_type": "budget",
               "limit_value": 100,
               "limit_value_usd": "1",
-              "message": "This call does not fit: $0.9 of the $1 monthly budget is used or held.",
+              "message": "This call does not fit: $0.9 of the $1 budget is used or held.",
               "retry_after_seconds": null,
               "threshold_percent": 100
             }

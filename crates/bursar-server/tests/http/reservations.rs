@@ -108,7 +108,7 @@ async fn a_refusal_holds_nothing_and_is_not_remembered() {
             "limit_type": "budget",
             "limit_value": 15,
             "limit_value_usd": "0.15",
-            "message": "This call does not fit: $0.1 of the $0.15 monthly budget is used or held.",
+            "message": "This call does not fit: $0.1 of the $0.15 budget is used or held.",
             "retry_after_seconds": null,
             "threshold_percent": 100
           }

@@ -98,6 +98,8 @@ create table keys (
     last_used_at bigint,
     -- The key that took its place when it was rotated.
     replaced_by bigint,
+    -- The first key of its line: limits on a key go on counting when it is rotated.
+    account_key_id bigint not null,
     primary key (tenant_id, key_id),
     constraint keys_integration foreign key (tenant_id, integration_id) references integrations,
     constraint keys_kind check (integration_id is not null
@@ -131,6 +133,14 @@ create table reservations (
     call_id text not null,
     model text,
     decision text,
+    session_id text,
+    agent_id text,
+    -- A JSON object, or null for an empty one.
+    tags text,
+    account_key_id bigint,
+    -- Where it is held beside its integration: a JSON array, or null for an empty one.
+    postings text,
+    limits_version bigint not null,
     primary key (tenant_id, call_key)
 ) with (fillfactor = 90);
 
@@ -162,6 +172,9 @@ create table usage_entries (
     price_version bigint,
     latency_ms bigint,
     key_id bigint,
+    -- The key in whose accounts the call counts, and the version of the limits under which it does.
+    account_key_id bigint,
+    limits_version bigint not null,
     kind smallint not null,
     cost_source smallint not null,
     usage_status smallint not null,
@@ -216,6 +229,102 @@ create table counters (
     last_at bigint not null,
     primary key (tenant_id, scope_kind, scope_id, month)
 ) with (fillfactor = 50);
+
+-- The version of a tenant's limits. Groups of commands share a lock on the row, and a change of a
+-- limit, which advances the version, has it alone: each group counts under one set of limits.
+create table limit_sets (
+    tenant_id bigint primary key constraint limit_sets_tenant references tenants,
+    version bigint not null
+) with (fillfactor = 50);
+
+-- Limits beside the three fields of an integration. scope 1: tenant, 2: integration, 3: model,
+-- 4: agent, 5: session, 6: key, 7: tag, whose name is label_name. A null value stands for each value,
+-- a null integration for all of them; in scope 2 for each. measure 1: cost, 2: tokens, 3: calls,
+-- 4: open reservations; window_kind 1: minute, 2: hour, 3: day, 4: week, 5: month, 6: total.
+create table limits (
+    tenant_id bigint not null constraint limits_tenant references tenants,
+    limit_id bigint not null,
+    name text not null,
+    scope smallint not null,
+    label_name text,
+    value text,
+    integration_id bigint,
+    measure smallint not null,
+    window_kind smallint,
+    time_zone text,
+    starts_at bigint,
+    amount bigint not null,
+    override_amount bigint,
+    override_until bigint,
+    override_reason text,
+    action smallint not null,
+    warn_percents text not null,
+    required smallint not null,
+    enabled smallint not null,
+    managed_by smallint not null,
+    created_at bigint not null,
+    updated_at bigint not null,
+    created_by text not null,
+    primary key (tenant_id, limit_id)
+);
+
+-- What limits look at beside the counters of integrations: one row for a limit, or for each of its
+-- values. A row has the sums of one period, the latest in which a call counted.
+create table limit_accounts (
+    tenant_id bigint not null,
+    limit_id bigint not null,
+    value text collate "C" not null,
+    period_start bigint not null,
+    used_cost_nanos bigint not null,
+    used_tokens bigint not null,
+    used_calls bigint not null,
+    held_cost_nanos bigint not null,
+    held_tokens bigint not null,
+    held_calls bigint not null,
+    last_at bigint not null,
+    primary key (tenant_id, limit_id, value)
+) with (fillfactor = 50);
+
+-- The last 60 seconds of accounts whose window is a minute: at most 60 rows an account, addressed by
+-- second % 60.
+create table limit_seconds (
+    tenant_id bigint not null,
+    limit_id bigint not null,
+    value text collate "C" not null,
+    slot smallint not null,
+    second bigint not null,
+    used_cost_nanos bigint not null,
+    used_tokens bigint not null,
+    used_calls bigint not null,
+    held_cost_nanos bigint not null,
+    held_tokens bigint not null,
+    held_calls bigint not null,
+    primary key (tenant_id, limit_id, value, slot)
+) with (fillfactor = 50);
+
+-- How many values of a limit have an account in a period, the latest one.
+create table limit_values (
+    tenant_id bigint not null,
+    limit_id bigint not null,
+    period_start bigint not null,
+    accounts bigint not null,
+    primary key (tenant_id, limit_id)
+) with (fillfactor = 50);
+
+-- The open holds of limit accounts, so that due ones can be left out of their sums.
+create table postings (
+    tenant_id bigint not null,
+    limit_id bigint not null,
+    value text collate "C" not null,
+    expires_at bigint not null,
+    call_key uuid not null,
+    period_start bigint not null,
+    cost_nanos bigint not null,
+    tokens bigint not null,
+    primary key (tenant_id, call_key, limit_id, value)
+) with (fillfactor = 90);
+
+create index postings_by_account on postings (tenant_id, limit_id, value, expires_at);
 
 -- How many reservations of a tenant are stored as open, those that are due and not removed included.
 create table open_reservations (
@@ -436,6 +545,12 @@ alter table calls alter column tenant_id set statistics 0;
 alter table reservations alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table usage_entries alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table counters alter column tenant_id set statistics 0, alter column scope_id set statistics 0;
+alter table limit_sets alter column tenant_id set statistics 0;
+alter table limits alter column tenant_id set statistics 0;
+alter table limit_accounts alter column tenant_id set statistics 0, alter column limit_id set statistics 0;
+alter table limit_seconds alter column tenant_id set statistics 0, alter column limit_id set statistics 0;
+alter table limit_values alter column tenant_id set statistics 0, alter column limit_id set statistics 0;
+alter table postings alter column tenant_id set statistics 0, alter column limit_id set statistics 0;
 alter table open_reservations alter column tenant_id set statistics 0;
 alter table stored_bytes alter column tenant_id set statistics 0, alter column integration_id set statistics 0;
 alter table rate_slots alter column tenant_id set statistics 0, alter column scope_id set statistics 0;
@@ -473,6 +588,30 @@ create policy of_tenant on usage_entries
 alter table counters enable row level security;
 alter table counters force row level security;
 create policy of_tenant on counters
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table limit_sets enable row level security;
+alter table limit_sets force row level security;
+create policy of_tenant on limit_sets
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table limits enable row level security;
+alter table limits force row level security;
+create policy of_tenant on limits
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table limit_accounts enable row level security;
+alter table limit_accounts force row level security;
+create policy of_tenant on limit_accounts
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table limit_seconds enable row level security;
+alter table limit_seconds force row level security;
+create policy of_tenant on limit_seconds
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table limit_values enable row level security;
+alter table limit_values force row level security;
+create policy of_tenant on limit_values
+    using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
+alter table postings enable row level security;
+alter table postings force row level security;
+create policy of_tenant on postings
     using (tenant_id = (select nullif(current_setting('bursar.tenant_id', true), '')::bigint));
 alter table open_reservations enable row level security;
 alter table open_reservations force row level security;

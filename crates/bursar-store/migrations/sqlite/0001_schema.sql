@@ -83,6 +83,8 @@ create table keys (
     last_used_at integer,
     -- The key that took its place when it was rotated.
     replaced_by integer,
+    -- The first key of its line: limits on a key go on counting when it is rotated.
+    account_key_id integer not null,
     primary key (tenant_id, key_id),
     constraint keys_integration foreign key (tenant_id, integration_id) references integrations,
     constraint keys_kind check (integration_id is not null
@@ -116,6 +118,14 @@ create table reservations (
     expires_at integer not null,
     state integer not null,
     ended_at integer,
+    session_id text,
+    agent_id text,
+    -- A JSON object, or null for an empty one.
+    tags text,
+    account_key_id integer,
+    -- Where it is held beside its integration: a JSON array, or null for an empty one.
+    postings text,
+    limits_version integer not null,
     primary key (tenant_id, call_key)
 ) without rowid;
 
@@ -163,6 +173,9 @@ create table usage_entries (
     usage_status integer not null,
     source integer not null,
     key_id integer,
+    -- The key in whose accounts the call counts, and the version of the limits under which it does.
+    account_key_id integer,
+    limits_version integer not null,
     latency_ms integer,
     policy_result integer not null,
     error_code text,
@@ -201,6 +214,99 @@ create table counters (
     last_at integer not null,
     primary key (tenant_id, scope_kind, scope_id, month)
 ) without rowid;
+
+-- The version of a tenant's limits, which each change of a limit advances.
+create table limit_sets (
+    tenant_id integer primary key constraint limit_sets_tenant references tenants,
+    version integer not null
+) strict;
+
+-- Limits beside the three fields of an integration. scope 1: tenant, 2: integration, 3: model,
+-- 4: agent, 5: session, 6: key, 7: tag, whose name is label_name. A null value stands for each value,
+-- a null integration for all of them; in scope 2 for each. measure 1: cost, 2: tokens, 3: calls,
+-- 4: open reservations; window_kind 1: minute, 2: hour, 3: day, 4: week, 5: month, 6: total.
+create table limits (
+    tenant_id integer not null constraint limits_tenant references tenants,
+    limit_id integer not null,
+    name text not null,
+    scope integer not null,
+    label_name text,
+    value text,
+    integration_id integer,
+    measure integer not null,
+    window_kind integer,
+    time_zone text,
+    starts_at integer,
+    amount integer not null,
+    override_amount integer,
+    override_until integer,
+    override_reason text,
+    action integer not null,
+    warn_percents text not null,
+    required integer not null,
+    enabled integer not null,
+    managed_by integer not null,
+    created_at integer not null,
+    updated_at integer not null,
+    created_by text not null,
+    primary key (tenant_id, limit_id)
+) without rowid, strict;
+
+-- What limits look at beside the counters of integrations: one row for a limit, or for each of its
+-- values. A row has the sums of one period, the latest in which a call counted.
+create table limit_accounts (
+    tenant_id integer not null,
+    limit_id integer not null,
+    value text not null,
+    period_start integer not null,
+    used_cost_nanos integer not null,
+    used_tokens integer not null,
+    used_calls integer not null,
+    held_cost_nanos integer not null,
+    held_tokens integer not null,
+    held_calls integer not null,
+    last_at integer not null,
+    primary key (tenant_id, limit_id, value)
+) without rowid, strict;
+
+-- The last 60 seconds of accounts whose window is a minute: at most 60 rows an account, addressed by
+-- second % 60.
+create table limit_seconds (
+    tenant_id integer not null,
+    limit_id integer not null,
+    value text not null,
+    slot integer not null,
+    second integer not null,
+    used_cost_nanos integer not null,
+    used_tokens integer not null,
+    used_calls integer not null,
+    held_cost_nanos integer not null,
+    held_tokens integer not null,
+    held_calls integer not null,
+    primary key (tenant_id, limit_id, value, slot)
+) without rowid, strict;
+
+-- How many values of a limit have an account in a period, the latest one.
+create table limit_values (
+    tenant_id integer not null,
+    limit_id integer not null,
+    period_start integer not null,
+    accounts integer not null,
+    primary key (tenant_id, limit_id)
+) without rowid, strict;
+
+-- The open holds of limit accounts, so that due ones can be left out of their sums.
+create table postings (
+    tenant_id integer not null,
+    limit_id integer not null,
+    value text not null,
+    expires_at integer not null,
+    call_key blob not null,
+    period_start integer not null,
+    cost_nanos integer not null,
+    tokens integer not null,
+    primary key (tenant_id, limit_id, value, expires_at, call_key)
+) without rowid, strict;
 
 -- How many reservations of a tenant are stored as open, those that are due and not removed included.
 create table open_reservations (

@@ -140,6 +140,7 @@ impl Control<'_> {
             revoked_at: None,
             last_used_at: None,
             replaced_by: None,
+            account_key_id: key_id,
         };
         self.tx.put_key(&row)?;
         self.audit_key(KeyAction::Create, &row, detail)?;

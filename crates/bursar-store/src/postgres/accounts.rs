@@ -1,6 +1,7 @@
 //! Reads of accounts and open reservations.
 
 use super::fetch::{fetch_all, fetch_optional};
+use super::limits::{self, KnownSets};
 use super::load::due_of_day;
 use super::open::PostgresStore;
 use super::query::typed;
@@ -12,13 +13,18 @@ use crate::read::accounts::{AccountReads, AccountSnapshot, OpenReservation};
 use crate::read::page::{Page, Paged};
 use crate::rows::columns::Columns;
 use crate::rows::decode;
+use crate::rows::reservation_columns::reservation_columns;
 use crate::rows::row::{IntegrationRow, TenantRow};
 use crate::tables::integrations::SELECT_INTEGRATION;
 use crate::tables::tenants::SELECT_TENANT;
 use crate::tables::value::{FromRow, values};
 use async_trait::async_trait;
-use bursar_core::{Account, Counter, IntegrationId, Month, TenantId, Timestamp, Totals};
+use bursar_core::{
+    Account, Calendar, Caps, Counter, IntegrationId, LimitBook, Month, OwnedSubject, TenantId,
+    Timestamp, Totals,
+};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
@@ -53,31 +59,35 @@ const SUM_DUE_OF_MONTH: &str = "select coalesce(sum(estimated_cost_nanos), 0)::b
 const COUNT_OPEN: &str = "select count(*) from reservations \
      where tenant_id = $1 and state = 1 \
      and expires_at > $2";
-const LIST_OPEN: &str = "select call_id, integration_id, estimated_cost_nanos, estimated_tokens, \
-     model, ttl_seconds, decision, reserved_at, expires_at, state, ended_at \
-     from reservations where tenant_id = $1 and state = 1 \
-     and expires_at > $2 \
-     order by expires_at, call_key limit $3 offset $4";
+const LIST_OPEN: &str = concat!(
+    "select ",
+    reservation_columns!(entry_names),
+    " from reservations where tenant_id = $1 and state = 1 and expires_at > $2 \
+     order by expires_at, call_key limit $3 offset $4"
+);
 const COUNT_OPEN_OF: &str = "select count(*) from reservations \
      where tenant_id = $1 and integration_id = $2 and state = 1 \
      and expires_at > $3";
-const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, \
-     ended_at from reservations where tenant_id = $1 and integration_id = $2 and state = 1 \
-     and expires_at > $3 \
-     order by expires_at, call_key limit $4 offset $5";
+const LIST_OPEN_OF: &str = concat!(
+    "select ",
+    reservation_columns!(entry_names),
+    " from reservations where tenant_id = $1 and integration_id = $2 and state = 1 \
+     and expires_at > $3 order by expires_at, call_key limit $4 offset $5"
+);
 
 #[async_trait]
 impl AccountReads for PostgresStore {
     async fn account_snapshot(
         &self,
         tenant_id: TenantId,
-        integration_id: IntegrationId,
+        subject: OwnedSubject,
     ) -> Result<Option<AccountSnapshot>, StoreError> {
         let now = self.clock.now();
+        let (sets, calendar) = (Arc::clone(&self.limit_sets), Arc::clone(&self.calendar));
         self.readers
             .look_up(Some(tenant_id), async move |db| {
-                account_snapshot(db.client()?, tenant_id, integration_id, now).await
+                let of = (tenant_id, &subject);
+                account_snapshot(db.client()?, (&sets, &*calendar), of, now).await
             })
             .await
     }
@@ -135,13 +145,14 @@ pub(super) async fn open_reservations(
     of: Page,
 ) -> Result<Paged<OpenReservation>, StoreError> {
     let (tenant, now, (limit, offset)) = (tenant_id.number(), now.micros(), bounds(of));
+    let read = |row: &Row| decode::open_reservation(row, tenant_id);
     let Some(integration_id) = integration_id else {
         let key = params![tenant, now, limit, offset];
-        return page(db, (COUNT_OPEN, LIST_OPEN), key, decode::open_reservation).await;
+        return page(db, (COUNT_OPEN, LIST_OPEN), key, read).await;
     };
     let integration = integration_id.number();
     let key = params![tenant, integration, now, limit, offset];
-    page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, decode::open_reservation).await
+    page(db, (COUNT_OPEN_OF, LIST_OPEN_OF), key, read).await
 }
 
 /// A month's counter without due holds; a month without a row has the default counter.
@@ -168,22 +179,24 @@ pub(super) async fn counter(
 /// The account at the current time.
 pub(super) async fn account_snapshot(
     db: &Client,
-    tenant_id: TenantId,
-    integration_id: IntegrationId,
+    (sets, calendar): (&KnownSets, &dyn Calendar),
+    (tenant_id, subject): (TenantId, &OwnedSubject),
     now: Timestamp,
 ) -> Result<Option<AccountSnapshot>, StoreError> {
+    let integration_id = subject.integration_id;
     let (of_tenant, of_integration) = (tenant_id.number(), integration_id.number());
     let since = i64::from(now.month().number());
     let latest = now.plus_seconds(Counter::APART_SECONDS_MAX).micros();
     let counters = params![of_tenant, of_integration, since];
     let at = now.micros();
     let due = params![of_tenant, of_integration, at, since, latest];
-    let (tenant, integration, counters, slots, due) = try_join!(
+    let (tenant, integration, counters, slots, due, version) = try_join!(
         tenant_row(db, tenant_id),
         integration_row(db, tenant_id, integration_id),
         fetch_all(db, COUNTERS_SINCE, counters, month_counter),
         fetch_all(db, SELECT_RATE, counters, |row| Ok((row.int(0)?, row.int(1)?))),
         fetch_all(db, SUM_DUE, due, |row| due_of_day(row, 0)),
+        limits::select_version(db, &of_tenant),
     )?;
     let (Some(tenant), Some(integration)) = (tenant, integration) else { return Ok(None) };
     let last_at = counters.iter().map(|(_, counter)| counter.last_at);
@@ -202,7 +215,10 @@ pub(super) async fn account_snapshot(
         *sum = sum.plus(amount)?;
     }
     account.restore_due(months.into_iter().collect());
-    Ok(Some(AccountSnapshot { account, now }))
+    let set = sets.at_version(db, tenant_id, &version).await?;
+    let loaded = limits::snapshot(db, set, tenant_id, &subject.as_subject(), now).await?;
+    let limits = LimitBook::open(now, Caps::DEFAULT.values_per_limit, calendar, loaded)?;
+    Ok(Some(AccountSnapshot { account, limits, now }))
 }
 
 fn month_counter(row: &Row) -> Result<(Month, Counter), StoreError> {

@@ -65,6 +65,11 @@ impl ControlTx for PostgresWriter {
         let _ = (integration_id, rules);
     }
 
+    fn limits_change(&mut self, tenant_id: TenantId) {
+        // Each node reads the stored version.
+        let _ = tenant_id;
+    }
+
     fn set_last_used(
         &mut self,
         tenant_id: TenantId,

@@ -3,38 +3,42 @@
 //! Nothing that decides is read before the locks, because it could change until they are taken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bursar_core::{
-    Account, Book, Call, CallKey, Counter, Day, EntryId, Hold, IntegrationId, Loaded, Month, Nanos,
-    TenantId, TenantSums, Timestamp, Totals,
+    Account, Book, Calendar, Call, CallKey, Counter, Day, EntryId, Hold, IntegrationId, KeyId,
+    Loaded, LoadedLimits, Month, Nanos, Posting, Reservation, TenantId, TenantSums, Timestamp,
+    Totals,
 };
 use tokio_postgres::{Client, Row};
 
 use super::bulk::{Bulk, Column};
 use super::clock::CLOCK;
+use super::limits::{KnownSets, Locks, SHARE_SET};
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
 use super::writer_state::PostgresWriter;
 use crate::clock::{StoreClock, decidable};
 use crate::error::StoreError;
-use crate::rows::codec::SCOPE_INTEGRATION;
+use crate::rows::codec::{self, SCOPE_INTEGRATION};
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::decode;
+use crate::rows::reservation_columns::{RESERVATION_COLUMNS, reservation_columns};
 use crate::rows::row::IntegrationRow;
 use crate::rows::row::TenantRow;
 use crate::tables::tenants::SELECT_TENANT;
 use crate::tables::value::FromRow;
-use crate::write::writer_connection::{Claim, LoadRequest};
+use crate::write::writer_connection::{Claim, LoadRequest, ReservedBefore};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) \
      values ($1, unnest($2), unnest($3)) \
      on conflict (tenant_id, call_key) do nothing returning call_key";
 // Statements with many keys look up each key in a lateral subquery. With a join, and without
 // statistics about the tenant, the planner may choose to read all rows of the tenant.
-const RESERVED_FOR: &str = "select distinct c.integration_id \
+const RESERVED_FOR: &str = "select c.integration_id, c.call_key, c.account_key_id, c.postings \
      from unnest($2::uuid[]) as wanted (call_key) \
-     cross join lateral (select integration_id from reservations \
-     where tenant_id = $1 and call_key = wanted.call_key limit 1) c";
+     cross join lateral (select integration_id, call_key, account_key_id, postings \
+     from reservations where tenant_id = $1 and call_key = wanted.call_key limit 1) c";
 const LOCK: &str = "select tenant_id, integration_id, name, provider_type, credential_ref, config, \
      origin, status, health, health_checked_at, health_message, default_model, budget_limit_cents, \
      token_limit_month, rate_limit_rpm, cost_basis, created_at, updated_at, created_by, deleted_at \
@@ -75,9 +79,10 @@ const SUM_OPEN: &str = "select c.scope_id, c.calls from unnest($2::bigint[]) as 
 /// The conditions on the state and the expiry are outside the subquery. Inside, the planner may use
 /// the index of due calls, and search for each call among all open holds of the tenant.
 const SELECT_HOLDS: &str = "select c.call_key, c.estimated_cost_nanos, c.estimated_tokens, \
-     c.reserved_at, c.expires_at, c.integration_id from unnest($2::uuid[]) as wanted (call_key) \
+     c.reserved_at, c.expires_at, c.integration_id, c.postings \
+     from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, integration_id, state from reservations where tenant_id = $1 \
+     expires_at, integration_id, postings, state from reservations where tenant_id = $1 \
      and call_key = wanted.call_key limit 1) c \
      where c.state = 1 and c.expires_at <= $3";
 const SELECT_RESERVATIONS: &str = "select reservations from open_reservations where tenant_id = $1";
@@ -89,22 +94,26 @@ const COUNT_DUE: &str = "select count(*) from (select 1 from reservations where 
      and state = 1 and expires_at <= $2 limit $3) c";
 const SUM_BYTES: &str = "select coalesce(sum(bytes), 0)::bigint from stored_bytes \
      where tenant_id = $1 and day = $2";
-const SELECT_CALLS: &str = "select c.call_key, c.entry_id, r.call_id, r.integration_id, \
-     r.estimated_cost_nanos, r.estimated_tokens, r.model, r.ttl_seconds, r.decision, \
-     r.reserved_at, r.expires_at, r.state, r.ended_at, e.call_id, e.integration_id, \
-     e.session_id, e.agent_id, e.provider, e.model, e.tokens_in, e.tokens_out, \
-     e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, e.cost_source, \
-     e.entry_id \
+const SELECT_CALLS: &str = concat!(
+    "select c.call_key, c.entry_id, ",
+    reservation_columns!(entry_names, "r."),
+    ", e.call_id, e.integration_id, e.session_id, e.agent_id, e.provider, e.model, e.tokens_in, \
+     e.tokens_out, e.reported_cost_nanos, e.policy_result, e.error_code, e.occurred_at, \
+     e.cost_source, e.entry_id \
      from unnest($2::uuid[]) as wanted (call_key) \
      cross join lateral (select call_key, entry_id from calls \
      where tenant_id = $1 and call_key = wanted.call_key limit 1) c \
-     left join lateral (select call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, ended_at \
-     from reservations where tenant_id = $1 and call_key = wanted.call_key limit 1) r on true \
+     left join lateral (select ",
+    reservation_columns!(entry_names),
+    " from reservations where tenant_id = $1 and call_key = wanted.call_key limit 1) r on true \
      left join lateral (select call_id, integration_id, session_id, agent_id, provider, model, \
      tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
      cost_source, entry_id \
-     from usage_entries where tenant_id = $1 and entry_id = c.entry_id limit 1) e on true";
+     from usage_entries where tenant_id = $1 and entry_id = c.entry_id limit 1) e on true"
+);
+/// The position of the first column of the entry, and of its id.
+const ENTRY: usize = 2 + RESERVATION_COLUMNS;
+const ENTRY_ID: usize = ENTRY + 13;
 
 /// The seconds for which a call counts in the rate. Older slots are not loaded.
 const RATE_SECONDS: i64 = 60;
@@ -115,26 +124,39 @@ pub(super) fn book<'a>(
     request: &LoadRequest<'a>,
 ) -> Result<Book<'a>, StoreError> {
     let Some(tenant_id) = tenant_of(request)? else {
-        return Ok(Book::open(writer.now, request.caps, Loaded::default())?);
+        let calendar = Arc::clone(&writer.calendar);
+        return Ok(Book::open(writer.now, request.caps, &*calendar, Loaded::default())?);
     };
     let clock = writer.clock.clone();
     let extra_integrations = writer.extra_integrations.clone();
+    let (sets, calendar) = (Arc::clone(&writer.limit_sets), Arc::clone(&writer.calendar));
+    let (provisional, all_values) = (writer.now, writer.locks_all_values);
     let loaded = writer.query_in_tx(Some(tenant_id), async |client| {
         let group = Group::of(tenant_id, request, &extra_integrations);
-        group.load(client, &clock).await
+        let limits = Limits { sets: &sets, calendar: &*calendar, provisional, all_values };
+        group.load(client, &clock, limits).await
     })?;
-    let LoadedGroup { now, claims, book, reservations_max, missed } = loaded;
-    if !missed.is_empty() {
+    let again = |what: &'static str| {
         // They cannot be locked in order any more, so the next attempt begins with them.
-        writer.extra_integrations.extend(missed);
-        let cause =
-            std::io::Error::other("a call has a reservation on an integration that is not locked");
-        return Err(StoreError::Retry(std::sync::Arc::new(cause)));
+        StoreError::Retry(Arc::new(std::io::Error::other(what)))
+    };
+    let LoadedGroup { now, claims, book, reservations_max, missed } = loaded;
+    match missed {
+        Missed::Nothing => {}
+        Missed::Integrations(missed) => {
+            writer.extra_integrations.extend(missed);
+            return Err(again("a call has a reservation on an integration that is not locked"));
+        }
+        Missed::Postings => return Err(again("a call has a reservation that was just made")),
+        Missed::Values => {
+            writer.locks_all_values = true;
+            return Err(again("a limit has a new value whose number is not locked"));
+        }
     }
     writer.now = now;
     writer.claims = claims;
     writer.reservations_max = reservations_max;
-    Ok(Book::open(now, request.caps, book)?)
+    Ok(Book::open(now, request.caps, &*calendar, book)?)
 }
 
 /// The tenant of a group.
@@ -168,14 +190,43 @@ struct LoadedGroup {
     /// The limit on the tenant's open reservations when the group is saved; `None` if their number
     /// is locked or the group reserves nothing.
     reservations_max: Option<i64>,
-    /// Integrations of loaded reservations that are not locked.
-    missed: BTreeSet<IntegrationId>,
+    missed: Missed,
+}
+
+/// What the group needs and has not locked.
+enum Missed {
+    Nothing,
+    /// Integrations of loaded reservations.
+    Integrations(BTreeSet<IntegrationId>),
+    /// The accounts of a reservation that another transaction has just made.
+    Postings,
+    /// A number of values to which the group may add.
+    Values,
+}
+
+/// How the limits of the tenant are loaded.
+#[derive(Clone, Copy)]
+struct Limits<'w> {
+    sets: &'w KnownSets,
+    calendar: &'w dyn Calendar,
+    /// The instant before the accounts are locked.
+    provisional: Timestamp,
+    all_values: bool,
+}
+
+/// A stored reservation, as far as it is read before the locks.
+struct Reserved {
+    call: CallKey,
+    account_key_id: Option<KeyId>,
+    postings: Arc<[Posting]>,
 }
 
 /// The locked integrations, and the instant of the group.
 struct Locked {
     now: Timestamp,
     integrations: Vec<IntegrationRow>,
+    /// The rows of the accounts of limits.
+    limit_accounts: Vec<Row>,
 }
 
 impl<'w, 'a> Group<'w, 'a> {
@@ -220,13 +271,23 @@ impl<'w, 'a> Group<'w, 'a> {
         mut self,
         client: &Client,
         clock: &StoreClock,
+        limits: Limits<'_>,
     ) -> Result<LoadedGroup, StoreError> {
-        let claims = self.claim(client).await?;
+        let (claims, version) = self.claim(client).await?;
         let others = self.unclaimed(&claims);
-        if !others.is_empty() {
-            self.add_reserved_for(client, &others).await?;
-        }
-        let Locked { now, integrations } = self.lock(client, clock).await?;
+        let reserved = self.reserved_for(client, &others).await?;
+        let set = limits.sets.at_version(client, self.tenant_id, &version).await?;
+        let sets = HashMap::from([(self.tenant_id, Arc::clone(&set))]);
+        let of_calls = reserved.iter().map(|reserved| ReservedBefore {
+            call: (self.tenant_id, reserved.call),
+            account_key_id: reserved.account_key_id,
+            postings: &reserved.postings,
+        });
+        let wanted = self.request.limit_accounts(&sets, of_calls);
+        let at = (limits.calendar, limits.provisional);
+        let values = (self.request.caps.values_per_limit, limits.all_values);
+        let locks = Locks::prepare(client, set, wanted, at, values).await?;
+        let Locked { now, integrations, limit_accounts } = self.lock(client, clock, &locks).await?;
         let mut months: BTreeSet<Month> =
             self.request.months.iter().map(|(_, month)| *month).collect();
         months.insert(now.month());
@@ -240,6 +301,8 @@ impl<'w, 'a> Group<'w, 'a> {
         let open = params![tenant, rows];
         let (calls, holds) = (params![tenant, others], params![tenant, swept, at]);
         let (tenant_key, bytes) = (params![tenant], params![tenant, day]);
+        let limit_reads = locks.reads(now);
+        let [seconds, limits_due] = limit_reads.send(client, &tenant);
         // A statement that is not needed is not sent, and has no rows.
         let sent: Vec<Sent<'_, Vec<Row>>> = vec![
             query(client, SELECT_TENANT.plain, tenant_key),
@@ -251,11 +314,14 @@ impl<'w, 'a> Group<'w, 'a> {
             query_if(client, self.has_bytes_cap(), SUM_BYTES, bytes),
             query_if(client, !swept.is_empty(), SELECT_HOLDS, holds),
             query_if(client, !others.is_empty(), SELECT_CALLS, calls),
+            seconds,
+            limits_due,
         ];
         let mut results = in_order(sent).await?.into_iter();
         let mut next = || results.next().unwrap_or_default();
         let (tenants, counters, rates, due, open) = (next(), next(), next(), next(), next());
         let (reservations, bytes, holds, stored) = (next(), next(), next(), next());
+        let (seconds, limits_due) = (next(), next());
 
         let mut accounts = self.accounts(&tenants, integrations, &rates)?;
         restore(&mut accounts, &months, &counters)?;
@@ -263,16 +329,39 @@ impl<'w, 'a> Group<'w, 'a> {
         let due = if self.decides() { sums_due(&due)? } else { sums_of(&swept)? };
         restore_holds(&mut accounts, due, &open)?;
         let calls = self.calls(&stored)?;
-        let missed = calls.values().filter_map(|call| call.reservation.as_ref());
-        let missed: BTreeSet<IntegrationId> = missed
-            .map(|held| held.request.integration_id)
-            .filter(|id| !self.integrations.contains(id))
-            .collect();
+        let missed = self.missed_of(&calls, &reserved);
         self.load_other_months(client, &mut accounts, &calls, &swept).await?;
         let (sums, reservations_max) = self.sums(client, now, &reservations, &bytes).await?;
         let tenants = HashMap::from([(self.tenant_id, sums)]);
-        let book = Loaded { accounts, calls, tenants, due: swept };
+        let of_accounts = (&*limit_accounts, &*seconds, &*limits_due);
+        let loaded = locks.loaded(self.tenant_id, of_accounts, (limits.calendar, now))?;
+        let (limits, missed) = match (loaded, missed) {
+            (Some(limits), missed) => (limits, missed),
+            (None, Missed::Nothing) => (LoadedLimits::default(), Missed::Values),
+            (None, missed) => (LoadedLimits::default(), missed),
+        };
+        let book = Loaded { accounts, calls, tenants, due: swept, limits };
         Ok(LoadedGroup { now, claims, book, reservations_max, missed })
+    }
+
+    /// What reservations need that were made after they were read before the locks.
+    fn missed_of(
+        &self,
+        calls: &HashMap<(TenantId, CallKey), Call>,
+        reserved: &[Reserved],
+    ) -> Missed {
+        let reservations =
+            || calls.iter().filter_map(|((_, key), call)| Some((*key, call.reservation.as_ref()?)));
+        let missed = reservations().map(|(_, held)| held.request.integration_id);
+        let missed: BTreeSet<IntegrationId> =
+            missed.filter(|id| !self.integrations.contains(id)).collect();
+        if !missed.is_empty() {
+            return Missed::Integrations(missed);
+        }
+        let is_known = |key: CallKey| reserved.iter().any(|reserved| reserved.call == key);
+        let is_missed =
+            |(key, held): (CallKey, &Reservation)| !held.postings.is_empty() && !is_known(key);
+        if reservations().any(is_missed) { Missed::Postings } else { Missed::Nothing }
     }
 
     /// Whether the group has commands, and not only holds to expire.
@@ -324,20 +413,26 @@ impl<'w, 'a> Group<'w, 'a> {
         Ok((TenantSums { open_reservations: Some(open), stored_bytes }, max))
     }
 
-    /// Claims call ids in key order. Waits for transactions that have claimed one of them.
+    /// Claims call ids in key order, and keeps the limits as they are. Waits for transactions that
+    /// have claimed one of the ids. Returns the claims and the row of the version of the limits.
     async fn claim(
         &self,
         client: &Client,
-    ) -> Result<HashMap<CallKey, Option<EntryId>>, StoreError> {
-        if self.claimed_keys.is_empty() {
-            return Ok(HashMap::new());
-        }
+    ) -> Result<(HashMap<CallKey, Option<EntryId>>, Vec<Row>), StoreError> {
+        let tenant = [self.tenant_id.number()];
         let columns = vec![
             Column::Keys(self.claimed_keys.clone()),
             Column::OptNumbers(self.claimed_entries.clone()),
         ];
         let bulk = Bulk { sql: CLAIM, rows: self.claimed_keys.len(), columns };
-        let rows = bulk.query(client, &[self.tenant_id.number()]).await?;
+        let claim: Sent<'_, Vec<Row>> = Box::pin(async {
+            if bulk.rows == 0 { Ok(Vec::new()) } else { bulk.query(client, &tenant).await }
+        });
+        let [tenant_id] = &tenant;
+        let key = params![*tenant_id];
+        let mut results = in_order(vec![claim, query(client, SHARE_SET, key)]).await?.into_iter();
+        let mut next = || results.next().unwrap_or_default();
+        let (rows, version) = (next(), next());
         let mut claims = HashMap::with_capacity(rows.len());
         for row in rows {
             let key = CallKey(u128::from_be_bytes(row.bytes(0)?));
@@ -348,7 +443,7 @@ impl<'w, 'a> Group<'w, 'a> {
             };
             claims.insert(key, entry_id);
         }
-        Ok(claims)
+        Ok((claims, version))
     }
 
     /// The call ids that were stored before, or are only read.
@@ -357,34 +452,60 @@ impl<'w, 'a> Group<'w, 'a> {
         claimed.chain(&self.read_keys).copied().collect()
     }
 
-    /// Adds the integrations of the reservations of these calls, so that they are locked too.
-    async fn add_reserved_for(&mut self, client: &Client, keys: &[Key]) -> Result<(), StoreError> {
+    /// The reservations of these calls. Their integrations are locked too.
+    async fn reserved_for(
+        &mut self,
+        client: &Client,
+        keys: &[Key],
+    ) -> Result<Vec<Reserved>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let (tenant, keys) = (self.tenant_id.number(), keys.to_vec());
         let rows = client.query_typed(RESERVED_FOR, params![tenant, keys]).await;
+        let mut reserved = Vec::new();
         for row in rows.map_err(store_error)? {
             self.integrations.insert(row.id(0, IntegrationId::from_number)?);
+            reserved.push(Reserved {
+                call: decode::call_key(&row, 1)?,
+                account_key_id: row.opt_id(2, KeyId::from_number)?,
+                postings: codec::postings(self.tenant_id, row.opt_str(3)?)?,
+            });
         }
-        Ok(())
+        Ok(reserved)
     }
 
     /// Locks accounts in key order, and then reads the clock.
     ///
     /// The instant is never before the last decision of an account, which may have been made on a
     /// server whose time is ahead.
-    async fn lock(&self, client: &Client, clock: &StoreClock) -> Result<Locked, StoreError> {
+    async fn lock(
+        &self,
+        client: &Client,
+        clock: &StoreClock,
+        locks: &Locks,
+    ) -> Result<Locked, StoreError> {
         let (tenant, rows) = (self.tenant_id.number(), self.numbers());
         let latest = clock.now().plus_seconds(Counter::APART_SECONDS_MAX).micros();
         let key = params![tenant, rows];
         let latest_key = params![tenant, rows, latest];
+        let statements = locks.statements();
+        let [inserted, limit_accounts] = statements.send(client, &tenant);
         let sent = vec![
             query(client, LOCK, key),
+            inserted,
+            limit_accounts,
             query(client, LAST_AT, latest_key),
             query(client, CLOCK, params![]),
         ];
         let mut results = in_order(sent).await?.into_iter();
         let mut next = || results.next().unwrap_or_default();
-        let (integrations, last_at, reading) = (next(), next(), next());
-        let last_at = last_at.first().map_or(Ok(0), |row| row.int::<i64>(0))?;
+        let (integrations, _, limit_accounts) = (next(), next(), next());
+        let (last_at, reading) = (next(), next());
+        let mut last_at = last_at.first().map_or(Ok(0), |row| row.int::<i64>(0))?;
+        for row in &limit_accounts {
+            last_at = last_at.max(row.int::<i64>(7).map(|at| if at <= latest { at } else { 0 })?);
+        }
         let last_at = crate::rows::codec::timestamp(last_at)?;
         let (wall, confirmations) = super::clock::reading_of(&reading, 0)?;
         let now = decidable(&clock.observe_database(wall, confirmations))?;
@@ -392,6 +513,7 @@ impl<'w, 'a> Group<'w, 'a> {
         Ok(Locked {
             now: if Counter::holds_back(last_at, now) { last_at } else { now },
             integrations: integrations.collect::<Result<_, _>>()?,
+            limit_accounts,
         })
     }
 
@@ -416,7 +538,7 @@ impl<'w, 'a> Group<'w, 'a> {
     }
 
     fn hold(&self, row: &Row) -> Result<Hold, StoreError> {
-        decode::hold(row, self.tenant_id, row.id(5, IntegrationId::from_number)?)
+        decode::posted_hold(row, self.tenant_id)
     }
 
     /// Every call of the group, stored or fresh.
@@ -429,12 +551,12 @@ impl<'w, 'a> Group<'w, 'a> {
         for row in stored {
             let key = CallKey(u128::from_be_bytes(row.bytes(0)?));
             let entry_number = row.opt_number(1)?;
-            let reservation = decode::reservation(row, 2)?;
+            let reservation = decode::reservation(row, 2, self.tenant_id)?;
             let record = match entry_number {
                 None => None,
-                Some(number) if row.opt_number(26)?.is_some() => {
+                Some(number) if row.opt_number(ENTRY_ID)?.is_some() => {
                     let entry_id = crate::rows::codec::id(EntryId::from_number, number)?;
-                    Some(decode::recorded_call(row, 13, entry_id)?)
+                    Some(decode::recorded_call(row, ENTRY, entry_id)?)
                 }
                 Some(number) => {
                     return Err(StoreError::Corrupt(format!("entry {number} is missing")));

@@ -18,6 +18,7 @@ mod history;
 mod keys;
 mod known_labels;
 mod labels;
+mod limits;
 mod load;
 mod open;
 mod pipeline;

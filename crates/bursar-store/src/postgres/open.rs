@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bursar_core::Calendar;
 use tokio_postgres::Client;
 
 use super::connect::Address;
 use super::error::OpenPostgresError;
+use super::limits::KnownSets;
 use super::readers::Readers;
 use super::store_stats::TenantScans;
 use super::sweep::Sweep;
 use super::writer_state::PostgresWriter;
 use super::{clock, schema, settings, verify};
 use crate::audit::chain::AuditKey;
+use crate::calendar::ZonedCalendar;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::read::read_context::ReadContext;
@@ -45,6 +48,8 @@ pub struct PostgresStore {
     pub(super) clock: StoreClock,
     pub(super) scans: Arc<TenantScans>,
     pub(super) context: ReadContext,
+    pub(super) limit_sets: Arc<KnownSets>,
+    pub(super) calendar: Arc<dyn Calendar>,
 }
 
 impl PostgresStore {
@@ -67,11 +72,12 @@ impl PostgresStore {
             clock::save(&client, clock.stored()).await.map_err(failed)?;
             Ok((clock, settings::messages(&client).await?))
         })?;
-        let sweep = Arc::new(Sweep::new());
+        let (sweep, limit_sets) = (Arc::new(Sweep::new()), Arc::new(KnownSets::default()));
         let writers = (0..options.writers.max(1)).map(|_| {
-            let (address, sweep) = (address.clone(), Arc::clone(&sweep));
-            let audit_key = options.audit_key.clone();
-            let writer = PostgresWriter::new(address, messages, clock.clone(), sweep, audit_key);
+            let (sweep, sets) = (Arc::clone(&sweep), Arc::clone(&limit_sets));
+            let (address, audit_key) = (address.clone(), options.audit_key.clone());
+            let writer =
+                PostgresWriter::new(address, messages, clock.clone(), sweep, sets, audit_key);
             writer.map(|writer| Box::new(writer) as Box<dyn WriterConnection>)
         });
         let writers = writers
@@ -79,7 +85,8 @@ impl PostgresStore {
             .map_err(|error| OpenPostgresError::Database(error.to_string()))?;
         let readers = Arc::new(Readers::new(address, messages, options.readers)?);
         let (scans, context) = (Arc::default(), ReadContext::default());
-        Ok((Arc::new(Self { readers, clock, scans, context }), writers))
+        let calendar = Arc::new(ZonedCalendar::default());
+        Ok((Arc::new(Self { readers, clock, scans, context, limit_sets, calendar }), writers))
     }
 
     /// Sets the limit on the run time of a tenant's read, and on its wait for a slot; by default 10

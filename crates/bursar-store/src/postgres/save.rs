@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use bursar_core::{Book, Entry, EntryId, Hold, Reservation, TenantId, Timestamp};
+use bursar_core::{Book, Entry, EntryId, Hold, Reservation, TenantId};
 use tokio_postgres::Client;
 
 use super::bulk::{Bulk, Column};
 use super::labels::StoredLabels;
+use super::limits;
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
 use super::writer_state::PostgresWriter;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
-use crate::rows::codec;
 use crate::rows::counted_tags::{CountedTags, counted_tags};
 use crate::rows::entry_columns::{ENTRY_VALUES, EntryValue, entry_columns};
+use crate::rows::reservation_columns::{RESERVATION_VALUES, ReservationValue, reservation_columns};
 use crate::rows::rollup::{RollupKey, aggregate};
 use crate::rows::rollup_columns::{FIGURES, Rollup, rollup_figures};
 
@@ -23,15 +24,16 @@ const INSERT_ENTRIES: &str = concat!(
     entry_columns!(entry_names),
     ", counted_tags) values ($1, ",
     entry_columns!(entry_arrays),
-    ", unnest($41))"
+    ", unnest($43))"
 );
-const SAVE_RESERVATIONS: &str = "insert into reservations (tenant_id, call_key, call_id, \
-     integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
-     reserved_at, expires_at, state, ended_at) \
-     values ($1, unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), unnest($7), \
-     unnest($8), unnest($9), unnest($10), unnest($11), unnest($12::smallint[]), unnest($13)) \
-     on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
-     state = excluded.state, ended_at = excluded.ended_at";
+const SAVE_RESERVATIONS: &str = concat!(
+    "insert into reservations (tenant_id, call_key, ",
+    reservation_columns!(entry_names),
+    ") values ($1, unnest($2), ",
+    reservation_columns!(entry_arrays),
+    ") on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
+     state = excluded.state, ended_at = excluded.ended_at"
+);
 // The calls exist already, so each row is a conflict and an update by key. With an `update ... from`
 // and without statistics about the tenant, the planner may choose to read all calls of the tenant.
 const UPDATE_ENTRIES_OF_CALLS: &str = "insert into calls (tenant_id, call_key, entry_id) \
@@ -81,6 +83,7 @@ pub(super) fn book(writer: &mut PostgresWriter, book: &Book<'_>) -> Result<(), S
     bulks.extend(calls(writer, book));
     bulks.push(expired(book));
     bulks.extend(accounts(book));
+    bulks.extend(limits::changes(book.limits(), book.holds()));
     bulks.push(self::rollups(&rollups));
     bulks.push(stored_bytes(book));
     bulks.retain(|bulk| bulk.rows > 0);
@@ -177,27 +180,16 @@ fn calls<'b>(writer: &PostgresWriter, book: &'b Book<'_>) -> [Bulk<'b>; 3] {
 }
 
 fn reservations<'b>(reserved: &[(Key, &'b Reservation)]) -> Bulk<'b> {
-    let number = |of: fn(&Reservation) -> i64| {
-        Column::Numbers(reserved.iter().map(|(_, held)| of(held)).collect())
+    let held = || reserved.iter().map(|(_, held)| *held);
+    let column = |value: &ReservationValue| match value {
+        ReservationValue::Number(of) => Column::Numbers(held().map(of).collect()),
+        ReservationValue::OptNumber(of) => Column::OptNumbers(held().map(of).collect()),
+        ReservationValue::Text(of) => Column::Texts(held().map(of).collect()),
+        ReservationValue::OptText(of) => Column::OptTexts(held().map(of).collect()),
+        ReservationValue::OwnText(of) => Column::OwnTexts(held().map(of).collect()),
     };
-    let columns = vec![
-        Column::Keys(reserved.iter().map(|(key, _)| *key).collect()),
-        Column::Texts(reserved.iter().map(|(_, held)| held.request.call_id.as_str()).collect()),
-        number(|held| held.request.integration_id.number()),
-        number(|held| held.request.estimate.cost.get()),
-        number(|held| held.request.estimate.tokens),
-        Column::OptTexts(reserved.iter().map(|(_, held)| held.request.model.as_deref()).collect()),
-        number(|held| held.request.ttl_seconds.into()),
-        Column::OwnTexts(
-            reserved.iter().map(|(_, held)| codec::decision_text(&held.decision)).collect(),
-        ),
-        number(|held| held.created_at.micros()),
-        number(|held| held.expires_at.micros()),
-        number(|held| codec::reservation_state_code(held.state)),
-        Column::OptNumbers(
-            reserved.iter().map(|(_, held)| held.ended_at.map(Timestamp::micros)).collect(),
-        ),
-    ];
+    let mut columns = vec![Column::Keys(reserved.iter().map(|(key, _)| *key).collect())];
+    columns.extend(RESERVATION_VALUES.iter().map(column));
     Bulk { sql: SAVE_RESERVATIONS, rows: reserved.len(), columns }
 }
 
@@ -264,6 +256,7 @@ fn rollups<'b>(rollups: &BTreeMap<RollupKey<'b>, Rollup>) -> Bulk<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::codec;
 
     #[test]
     fn the_statement_sets_the_code_of_expired_reservations() {

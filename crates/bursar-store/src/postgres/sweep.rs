@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use bursar_core::{ClockState, Hold, IntegrationId, TenantId};
+use bursar_core::{ClockState, Hold, TenantId};
 use parking_lot::Mutex;
 use tokio_postgres::Client;
 
@@ -42,7 +42,7 @@ const NEXT_TENANTS: &str =
 const IS_DUE: &str = "select 1 from reservations where tenant_id = $1 \
      and state = 1 and expires_at <= $2 limit 1";
 const DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, integration_id from reservations where tenant_id = $1 \
+     expires_at, integration_id, postings from reservations where tenant_id = $1 \
      and state = 1 and expires_at <= $2 order by expires_at limit $3";
 
 /// The sweep of a node, shared by its writers.
@@ -177,8 +177,6 @@ async fn due_holds_of(
     )
     .await;
     set.map_err(store_error)?;
-    let hold = |row: &tokio_postgres::Row| {
-        decode::hold(row, tenant_id, row.id(5, IntegrationId::from_number)?)
-    };
+    let hold = |row: &tokio_postgres::Row| decode::posted_hold(row, tenant_id);
     rows.map_err(store_error)?.iter().map(hold).collect()
 }

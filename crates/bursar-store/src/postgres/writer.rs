@@ -58,6 +58,7 @@ impl WriterConnection for PostgresWriter {
         self.commit_open()?;
         self.known.keep_staged();
         self.extra_integrations.clear();
+        self.locks_all_values = false;
         Ok(())
     }
 
@@ -65,6 +66,7 @@ impl WriterConnection for PostgresWriter {
         self.disconnect();
         self.rollback();
         self.extra_integrations.clear();
+        self.locks_all_values = false;
         self.reservations_max = None;
     }
 

@@ -4,16 +4,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bursar_core::{CallKey, EntryId, IntegrationId, TenantId, Timestamp};
+use bursar_core::{Calendar, CallKey, EntryId, IntegrationId, TenantId, Timestamp};
 use tokio::join;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
 use super::connect::Address;
 use super::known_labels::KnownLabels;
+use super::limits::KnownSets;
 use super::sweep::Sweep;
 use super::tx::{self, Messages, Param, commit_error, params, store_error};
 use crate::audit::chain::AuditKey;
+use crate::calendar::ZonedCalendar;
 use crate::clock::StoreClock;
 use crate::error::{NotWritable, StoreError};
 use crate::rows::row::AuditRow;
@@ -40,6 +42,10 @@ pub(super) struct PostgresWriter {
     tx_state: TxState,
     numbers: Numbers,
     pub(super) known: KnownLabels,
+    pub(super) limit_sets: Arc<KnownSets>,
+    pub(super) calendar: Arc<dyn Calendar>,
+    /// Whether the group locks the numbers of all its values, because it found one too late.
+    pub(super) locks_all_values: bool,
     /// Call ids that this transaction claimed, with the entries they were claimed for.
     pub(super) claims: HashMap<CallKey, Option<EntryId>>,
     /// Integrations that the group needs although its commands do not name them.
@@ -85,6 +91,7 @@ impl PostgresWriter {
         messages: Messages,
         clock: StoreClock,
         sweep: Arc<Sweep>,
+        limit_sets: Arc<KnownSets>,
         audit_key: AuditKey,
     ) -> std::io::Result<Self> {
         Ok(Self {
@@ -97,6 +104,9 @@ impl PostgresWriter {
             tx_state: TxState::None,
             numbers: Numbers::default(),
             known: KnownLabels::default(),
+            limit_sets,
+            calendar: Arc::new(ZonedCalendar::default()),
+            locks_all_values: false,
             claims: HashMap::new(),
             extra_integrations: BTreeSet::new(),
             reservations_max: None,

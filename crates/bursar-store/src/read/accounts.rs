@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use bursar_core::{
-    Account, CallId, Counter, IntegrationId, Month, Reservation, TenantId, Timestamp,
+    Account, CallId, Counter, IntegrationId, LimitBook, Month, OwnedSubject, Reservation, TenantId,
+    Timestamp,
 };
 
 use crate::error::StoreError;
@@ -13,6 +14,8 @@ use crate::read::page::{Page, Paged};
 pub struct AccountSnapshot {
     /// The account, without holds that are due at `now`.
     pub account: Account,
+    /// The limits that the call falls under, with their accounts.
+    pub limits: LimitBook,
     pub now: Timestamp,
 }
 
@@ -26,11 +29,12 @@ pub struct OpenReservation {
 /// Accounts and their open reservations.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
-    /// The account of an integration, deleted or not, with the current month.
+    /// The account of an integration, deleted or not, with the current month, and the accounts of
+    /// the limits that a call falls under.
     async fn account_snapshot(
         &self,
         tenant_id: TenantId,
-        integration_id: IntegrationId,
+        subject: OwnedSubject,
     ) -> Result<Option<AccountSnapshot>, StoreError>;
 
     /// The counter of a month, without due holds; an unused month has the default counter.

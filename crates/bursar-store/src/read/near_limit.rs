@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bursar_core::{
-    AccountSums, Counter, IntegrationId, Limit, LimitSettings, LimitState, Measure, Month,
-    TenantId, Window,
+    AccountSums, BuiltInLimit, Counter, IntegrationId, LimitSettings, LimitState, Measure, Month,
+    TenantId,
 };
 
 /// A live integration with a monthly limit, and its current month.
@@ -22,10 +22,13 @@ pub struct NearLimit {
 impl NearLimit {
     /// The state of a monthly limit; `None` if there is no such limit.
     pub fn state(&self, measure: Measure) -> Option<LimitState> {
-        let matches = |limit: &Limit| limit.measure == measure && limit.window == Window::Month;
+        let matches = |limit: &BuiltInLimit| match limit {
+            BuiltInLimit::Budget(_) | BuiltInLimit::Tokens(_) => limit.measure() == measure,
+            BuiltInLimit::Rate(_) => false,
+        };
         let limit = self.limits.limits().find(matches)?;
         let sums = AccountSums { month: self.month, counter: self.counter, calls_last_minute: 0 };
-        Some(sums.state(&limit))
+        Some(sums.state(limit))
     }
 
     /// The highest used share of a limit, in millionths.

@@ -3,6 +3,8 @@
 //! The columns are in the order of the `select` lists, which are the same in each database. A
 //! comment names the columns of each function; `at` is the first one.
 
+use std::sync::Arc;
+
 use bursar_core::{
     Call, CallId, CallKey, Counter, Day, EntryId, Estimate, Hold, IntegrationId, KeyId,
     LimitSettings, Month, Nanos, RecordedCall, Reservation, ReserveRequest, TenantId, TokenBuckets,
@@ -55,11 +57,12 @@ pub(crate) fn call(
     Ok(Call::stored(call_id, reservation, record))
 }
 
-/// `call_id, integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision,
-/// reserved_at, expires_at, state, ended_at`; `None` for a call without a reservation.
+/// The columns of [`reservation_columns`](crate::rows::reservation_columns); `None` for a call
+/// without a reservation.
 pub(crate) fn reservation(
     row: &impl Columns,
     at: usize,
+    tenant_id: TenantId,
 ) -> Result<Option<Reservation>, StoreError> {
     let Some(state) = row.opt_number(at + 9)? else { return Ok(None) };
     let request = ReserveRequest {
@@ -68,6 +71,10 @@ pub(crate) fn reservation(
         estimate: estimate(row, at + 2)?,
         model: row.opt_text(at + 4)?,
         ttl_seconds: row.int(at + 5)?,
+        session_id: row.opt_text(at + 11)?,
+        agent_id: row.opt_text(at + 12)?,
+        tags: codec::tags(row.opt_str(at + 13)?)?,
+        account_key_id: row.opt_id(at + 14, KeyId::from_number)?,
     };
     Ok(Some(Reservation {
         request,
@@ -76,12 +83,17 @@ pub(crate) fn reservation(
         expires_at: row.instant(at + 8)?,
         state: codec::reservation_state(state)?,
         ended_at: row.opt_instant(at + 10)?,
+        postings: codec::postings(tenant_id, row.opt_str(at + 15)?)?,
+        limits_version: row.int(at + 16)?,
     }))
 }
 
 /// The columns of [`reservation`], of an open one.
-pub(crate) fn open_reservation(row: &impl Columns) -> Result<OpenReservation, StoreError> {
-    let reservation = reservation(row, 0)?
+pub(crate) fn open_reservation(
+    row: &impl Columns,
+    tenant_id: TenantId,
+) -> Result<OpenReservation, StoreError> {
+    let reservation = reservation(row, 0, tenant_id)?
         .ok_or_else(|| StoreError::Corrupt("an open reservation has no call id".to_owned()))?;
     Ok(OpenReservation { call_id: reservation.request.call_id.clone(), reservation })
 }
@@ -94,8 +106,12 @@ fn call_id(row: &impl Columns, at: usize) -> Result<CallId, StoreError> {
     CallId::new(row.text::<String>(at)?).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
+pub(crate) fn call_key(row: &impl Columns, at: usize) -> Result<CallKey, StoreError> {
+    Ok(CallKey(u128::from_be_bytes(row.bytes(at)?)))
+}
+
 /// `call_key, estimated_cost_nanos, estimated_tokens, reserved_at, expires_at` of an open
-/// reservation of this integration.
+/// reservation of this integration, without its postings.
 pub(crate) fn hold(
     row: &impl Columns,
     tenant_id: TenantId,
@@ -104,12 +120,19 @@ pub(crate) fn hold(
     let Estimate { cost, tokens } = estimate(row, 1)?;
     Ok(Hold {
         tenant_id,
-        call: CallKey(u128::from_be_bytes(row.bytes(0)?)),
+        call: call_key(row, 0)?,
         integration_id,
         month: row.instant(3)?.month(),
         amount: Totals { cost, tokens, calls: 1 },
         expires_at: row.instant(4)?,
+        postings: Arc::default(),
     })
+}
+
+/// The columns of [`hold`], then `integration_id, postings`.
+pub(crate) fn posted_hold(row: &impl Columns, tenant_id: TenantId) -> Result<Hold, StoreError> {
+    let hold = hold(row, tenant_id, row.id(5, IntegrationId::from_number)?)?;
+    Ok(Hold { postings: codec::postings(tenant_id, row.opt_str(6)?)?, ..hold })
 }
 
 /// `call_id, integration_id, session_id, agent_id, provider, model, tokens_in, tokens_out,

@@ -52,6 +52,8 @@ macro_rules! entry_columns {
             tags OwnText "unnest($38)" |entry| entry.usage.tags.json();
             source Number "unnest($39::smallint[])" |entry| codec::source_code(entry.usage.source);
             key_id OptNumber "unnest($40)" |entry| entry.usage.key_id.map(KeyId::number);
+            account_key_id OptNumber "unnest($41)" |entry| entry.account_key_id.map(KeyId::number);
+            limits_version Number "unnest($42)" |entry| entry.limits_version;
         }
     };
 }

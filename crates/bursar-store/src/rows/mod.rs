@@ -5,7 +5,10 @@ pub(crate) mod columns;
 pub(crate) mod counted_tags;
 pub(crate) mod decode;
 pub(crate) mod entry_columns;
+pub(crate) mod limit_account;
+pub(crate) mod limit_row;
 pub(crate) mod protection;
+pub(crate) mod reservation_columns;
 pub(crate) mod rollup;
 pub(crate) mod rollup_columns;
 pub(crate) mod rollup_labels;
@@ -13,6 +16,8 @@ pub(crate) mod row;
 
 use decode::fact_columns;
 use entry_columns::entry_columns;
+use limit_row::limit_columns;
+use reservation_columns::reservation_columns;
 use rollup_columns::rollup_figures;
 
 macro_rules! column_lists {
@@ -28,6 +33,12 @@ pub const COLUMN_LISTS: &[(&str, &str)] = column_lists![
     entry_columns!(entry_marks),
     entry_columns!(entry_arrays),
     entry_columns!(entry_text_bytes),
+    limit_columns!(),
+    reservation_columns!(entry_names),
+    reservation_columns!(entry_names, "c."),
+    reservation_columns!(entry_names, "r."),
+    reservation_columns!(entry_marks),
+    reservation_columns!(entry_arrays),
     rollup_figures!(figure_names),
     rollup_figures!(report_names),
     rollup_figures!(report_names, "r."),

@@ -397,6 +397,8 @@ mod tests {
             cost_source: CostSource::Reported,
             computed_cost: None,
             price_version: None,
+            account_key_id: None,
+            limits_version: 0,
         }
     }
 

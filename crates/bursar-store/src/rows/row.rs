@@ -62,6 +62,8 @@ pub struct KeyRow {
     pub last_used_at: Option<Timestamp>,
     /// The key that replaced it in a rotation.
     pub replaced_by: Option<KeyId>,
+    /// The first key of its line of rotations, in whose accounts its calls count.
+    pub account_key_id: KeyId,
 }
 
 impl KeyRow {
@@ -97,6 +99,13 @@ pub struct AuditRow {
     pub target_id: String,
     /// A JSON object with the changes; never a secret.
     pub detail: String,
+}
+
+/// Who may change a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ManagedBy {
+    Tenant,
+    Operator,
 }
 
 /// The request that led to a decision.

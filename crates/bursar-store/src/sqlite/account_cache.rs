@@ -8,13 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bursar_core::{
     Account, Hold, HoldChange, Integration, IntegrationId, Month, Overflow, TenantId,
-    TenantLifecycle, Timestamp,
+    TenantLifecycle, Timestamp, Totals,
 };
 use parking_lot::{Mutex, RwLock};
 
 use super::holds::Holds;
 use crate::cache::{Cache, CacheUse};
-use crate::read::accounts::AccountSnapshot;
 
 /// The limit on cached accounts, at about a kilobyte each.
 const ACCOUNTS_MAX: usize = 50_000;
@@ -43,18 +42,18 @@ struct CachedAccount {
 
 impl AccountCache {
     /// An account at `now`, without due holds; `None` if it or its month is not cached.
-    pub(super) fn account_snapshot(
+    pub(super) fn current_account(
         &self,
         tenant_id: TenantId,
         integration_id: IntegrationId,
         now: Timestamp,
-    ) -> Result<Option<AccountSnapshot>, Overflow> {
+    ) -> Result<Option<Account>, Overflow> {
         let accounts = self.accounts.read();
         let Some(live) = accounts.get(&integration_id) else { return Ok(None) };
         if live.account.tenant_id != tenant_id || live.account.counter(now.month()).is_err() {
             return Ok(None);
         }
-        live.at(now).map(|account| Some(AccountSnapshot { account, now }))
+        live.at(now).map(Some)
     }
 
     /// Notes that a reader missed an account.
@@ -98,7 +97,7 @@ impl AccountCache {
         now: Timestamp,
         accounts: HashMap<IntegrationId, Account>,
         mut loaded_holds: HashMap<IntegrationId, Holds>,
-        changes: Vec<HoldChange>,
+        changes: &[HoldChange],
     ) -> Result<(), Overflow> {
         let oldest = Month::from_number(now.month().number() - 1);
         let mut cached = self.accounts.write();
@@ -118,11 +117,12 @@ impl AccountCache {
         }
         for change in changes {
             match change {
-                HoldChange::Made(hold) => insert(&mut cached, &hold)?,
-                HoldChange::Ended(hold) => remove(&mut cached, &hold)?,
+                HoldChange::Made(hold) => insert(&mut cached, hold)?,
+                HoldChange::Ended(hold) => remove(&mut cached, hold)?,
                 HoldChange::Extended { before, expires_at } => {
-                    remove(&mut cached, &before)?;
-                    insert(&mut cached, &Hold { expires_at, ..before })?;
+                    remove(&mut cached, before)?;
+                    let expires_at = *expires_at;
+                    insert(&mut cached, &Hold { expires_at, ..before.clone() })?;
                 }
             }
         }
@@ -206,14 +206,21 @@ impl CachedAccount {
     /// A copy of the account with the sums of its holds that are due at `now`.
     fn at(&self, now: Timestamp) -> Result<Account, Overflow> {
         let mut account = self.account.clone();
-        account.restore_due(self.holds.due(now)?);
+        account.restore_due(by_month(self.holds.due(now)?));
         account.restore_open(self.holds.count());
         Ok(account)
     }
 }
 
+/// Sums by the month that starts then.
+pub(super) fn by_month(sums: Vec<(Timestamp, Totals)>) -> Vec<(Month, Totals)> {
+    sums.into_iter().map(|(start, sum)| (start.month(), sum)).collect()
+}
+
 fn insert(cached: &mut HashMap<IntegrationId, CachedAccount>, hold: &Hold) -> Result<(), Overflow> {
-    cached.get_mut(&hold.integration_id).map_or(Ok(()), |live| live.holds.insert(hold))
+    cached
+        .get_mut(&hold.integration_id)
+        .map_or(Ok(()), |live| live.holds.insert(hold, hold.month.start()))
 }
 
 fn remove(cached: &mut HashMap<IntegrationId, CachedAccount>, hold: &Hold) -> Result<(), Overflow> {

@@ -1,52 +1,77 @@
 //! Reads of accounts and open reservations.
 
-use super::load;
 use super::open::SqliteStore;
 use super::readers::Snapshot;
 use super::summaries::page;
+use super::{limits, load};
 use crate::error::StoreError;
 use crate::read::accounts::{AccountReads, AccountSnapshot, OpenReservation};
 use crate::read::page::{Page, Paged};
 use crate::rows::decode;
+use crate::rows::reservation_columns::reservation_columns;
 use async_trait::async_trait;
-use bursar_core::{Counter, IntegrationId, Month, TenantId, Timestamp};
+use bursar_core::{
+    Account, Caps, Counter, IntegrationId, LimitBook, LoadedLimits, Month, OwnedSubject, TenantId,
+    Timestamp,
+};
 use rusqlite::{Row, named_params};
 
 const COUNT_OPEN: &str = "select count(*) from reservations indexed by reservations_open \
      where tenant_id = :tenant and state = 1 and expires_at > :now";
 /// Sorts keys only, because sorting whole rows would read all rows up to the end of the page.
-const LIST_OPEN: &str = "select c.call_id, c.integration_id, c.estimated_cost_nanos, \
-     c.estimated_tokens, c.model, c.ttl_seconds, c.decision, c.reserved_at, c.expires_at, \
-     c.state, c.ended_at from (select call_key, expires_at \
+const LIST_OPEN: &str = concat!(
+    "select ",
+    reservation_columns!(entry_names, "c."),
+    " from (select call_key, expires_at \
      from reservations indexed by reservations_open \
      where tenant_id = :tenant and state = 1 and expires_at > :now \
      order by expires_at, call_key limit :limit offset :offset) page cross join reservations c \
      on c.tenant_id = :tenant and c.call_key = page.call_key \
-     order by page.expires_at, page.call_key";
+     order by page.expires_at, page.call_key"
+);
 const COUNT_OPEN_OF: &str = "select count(*) from reservations indexed by reservations_open \
      where tenant_id = :tenant and integration_id = :integration \
      and state = 1 and expires_at > :now";
-const LIST_OPEN_OF: &str = "select call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, \
-     ended_at from reservations indexed by reservations_open \
+const LIST_OPEN_OF: &str = concat!(
+    "select ",
+    reservation_columns!(entry_names),
+    " from reservations indexed by reservations_open \
      where tenant_id = :tenant and integration_id = :integration \
      and state = 1 and expires_at > :now \
-     order by expires_at, call_key limit :limit offset :offset";
+     order by expires_at, call_key limit :limit offset :offset"
+);
+
+impl SqliteStore {
+    fn snapshot(
+        &self,
+        account: Account,
+        limits: LoadedLimits,
+        now: Timestamp,
+    ) -> Result<AccountSnapshot, StoreError> {
+        let limits = LimitBook::open(now, Caps::DEFAULT.values_per_limit, &*self.calendar, limits)?;
+        Ok(AccountSnapshot { account, limits, now })
+    }
+}
 
 #[async_trait]
 impl AccountReads for SqliteStore {
     async fn account_snapshot(
         &self,
         tenant_id: TenantId,
-        integration_id: IntegrationId,
+        subject: OwnedSubject,
     ) -> Result<Option<AccountSnapshot>, StoreError> {
-        let now = self.clock.now();
-        if let Some(snapshot) = self.accounts.account_snapshot(tenant_id, integration_id, now)? {
-            return Ok(Some(snapshot));
+        let (now, integration_id) = (self.clock.now(), subject.integration_id);
+        if let Some(account) = self.accounts.current_account(tenant_id, integration_id, now)?
+            && let Some(limits) = self.limits.loaded(tenant_id, &subject.as_subject(), now)?
+        {
+            return self.snapshot(account, limits, now).map(Some);
         }
-        let stored =
-            move |db: &Snapshot<'_>| load::account_snapshot(db, tenant_id, integration_id, now);
-        let snapshot = self.readers.look_up(stored).await?;
+        let stored = move |db: &Snapshot<'_>| {
+            let account = load::open_account(db, tenant_id, integration_id, now)?;
+            Ok((account, limits::snapshot(db, tenant_id, &subject.as_subject(), now)?))
+        };
+        let (account, limits) = self.readers.look_up(stored).await?;
+        let snapshot = account.map(|account| self.snapshot(account, limits, now)).transpose()?;
         if snapshot.is_some() {
             // The next sweep loads the account into the cache; this read does not wait for it.
             self.accounts.miss(tenant_id, integration_id);
@@ -83,7 +108,7 @@ pub(super) fn open_reservations(
     now: Timestamp,
     of: Page,
 ) -> Result<Paged<OpenReservation>, StoreError> {
-    let read = |row: &Row<'_>| decode::open_reservation(row);
+    let read = |row: &Row<'_>| decode::open_reservation(row, tenant_id);
     let (tenant, now) = (tenant_id.number(), now.micros());
     let Some(integration_id) = integration_id else {
         let key = named_params! { ":tenant": tenant, ":now": now };

@@ -46,6 +46,10 @@ impl ControlTx for SqliteWriter {
         self.staged.changed_integrations.push((integration_id, rules));
     }
 
+    fn limits_change(&mut self, tenant_id: TenantId) {
+        self.staged.limits.changed.insert(tenant_id);
+    }
+
     fn set_last_used(
         &mut self,
         tenant_id: TenantId,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use bursar_core::{CallKey, Hold, Month, Nanos, Overflow, Timestamp, Totals};
+use bursar_core::{CallKey, Hold, Nanos, Overflow, Timestamp, Totals};
 use parking_lot::Mutex;
 
 /// The open reservations of an account by expiry.
@@ -24,10 +24,14 @@ struct HoldPosition {
 }
 
 impl HoldPosition {
-    const fn of(hold: &Hold) -> Self {
-        let CallKey(key) = hold.call;
+    const fn new(call: CallKey, expires_at: Timestamp) -> Self {
+        let CallKey(key) = call;
         let call = ((key >> 64) as u64, key as u64);
-        Self { expires_at: hold.expires_at.micros(), call }
+        Self { expires_at: expires_at.micros(), call }
+    }
+
+    const fn of(hold: &Hold) -> Self {
+        Self::new(hold.call, hold.expires_at)
     }
 
     /// The last position of an instant.
@@ -36,12 +40,12 @@ impl HoldPosition {
     }
 }
 
-/// The amount and the month of a hold.
+/// The amount of a hold, and the start of the period in which it was made.
 #[derive(Clone, Copy)]
 struct Held {
     cost: i64,
     tokens: i64,
-    month: Month,
+    start: Timestamp,
 }
 
 impl Held {
@@ -53,27 +57,27 @@ impl Held {
 /// The sums of holds that are due at an instant.
 struct DueTotals {
     through: i64,
-    by_month: BTreeMap<Month, Totals>,
+    by_start: BTreeMap<Timestamp, Totals>,
 }
 
 impl Default for DueTotals {
     fn default() -> Self {
-        Self { through: i64::MIN, by_month: BTreeMap::new() }
+        Self { through: i64::MIN, by_start: BTreeMap::new() }
     }
 }
 
 impl DueTotals {
     fn add(&mut self, held: Held) -> Result<(), Overflow> {
-        let sum = self.by_month.entry(held.month).or_default();
+        let sum = self.by_start.entry(held.start).or_default();
         *sum = sum.plus(held.amount())?;
         Ok(())
     }
 
     fn take(&mut self, held: Held) -> Result<(), Overflow> {
-        let sum = self.by_month.get_mut(&held.month).ok_or(Overflow)?;
+        let sum = self.by_start.get_mut(&held.start).ok_or(Overflow)?;
         *sum = sum.less(held.amount())?;
         if *sum == Totals::default() {
-            self.by_month.remove(&held.month);
+            self.by_start.remove(&held.start);
         }
         Ok(())
     }
@@ -89,10 +93,22 @@ impl Holds {
         self.open.contains_key(&HoldPosition::of(hold))
     }
 
-    pub(super) fn insert(&mut self, hold: &Hold) -> Result<(), Overflow> {
-        let Totals { cost, tokens, calls: _ } = hold.amount;
-        let held = Held { cost: cost.get(), tokens, month: hold.month };
-        let position = HoldPosition::of(hold);
+    /// Adds a hold that was made in the period that starts then.
+    pub(super) fn insert(&mut self, hold: &Hold, start: Timestamp) -> Result<(), Overflow> {
+        self.add(hold.call, hold.expires_at, hold.amount, start)
+    }
+
+    /// Adds the hold of a call.
+    pub(super) fn add(
+        &mut self,
+        call: CallKey,
+        expires_at: Timestamp,
+        amount: Totals,
+        start: Timestamp,
+    ) -> Result<(), Overflow> {
+        let Totals { cost, tokens, calls: _ } = amount;
+        let held = Held { cost: cost.get(), tokens, start };
+        let position = HoldPosition::new(call, expires_at);
         let before = self.open.insert(position, held);
         let due = self.due.get_mut();
         if before.is_none() && position.expires_at <= due.through {
@@ -108,11 +124,11 @@ impl Holds {
         if position.expires_at <= due.through { due.take(held) } else { Ok(()) }
     }
 
-    /// The sums of holds that are due at `now`, by month.
+    /// The sums of holds that are due at `now`, by the start of their period.
     ///
     /// The sums of the last call are kept. A call adds the holds that came due since then; if `now`
     /// is earlier than at the last call, it subtracts the holds that are not due yet.
-    pub(super) fn due(&self, now: Timestamp) -> Result<Vec<(Month, Totals)>, Overflow> {
+    pub(super) fn due(&self, now: Timestamp) -> Result<Vec<(Timestamp, Totals)>, Overflow> {
         let mut due = self.due.lock();
         let (through, now) = (due.through, now.micros());
         let between = |from: i64, to: i64| {
@@ -128,12 +144,14 @@ impl Holds {
             between(now, through).try_for_each(|held| due.take(held))?;
         }
         due.through = now;
-        Ok(due.by_month.iter().map(|(month, sum)| (*month, *sum)).collect())
+        Ok(due.by_start.iter().map(|(start, sum)| (*start, *sum)).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bursar_core::{Day, IntegrationId, TenantId};
 
     use super::*;
@@ -150,18 +168,25 @@ mod tests {
             month: at(if call.is_multiple_of(2) { 0 } else { 86_400 }).month(),
             amount: Totals { cost: Nanos::new(7), tokens: 3, calls: 1 },
             expires_at: at(second),
+            postings: Arc::default(),
         }
+    }
+
+    fn insert(holds: &mut Holds, hold: &Hold) {
+        holds.insert(hold, hold.month.start()).expect("room");
     }
 
     #[test]
     fn the_sums_of_due_holds_are_exact_when_time_moves_forward_and_back() {
         let mut holds = Holds::default();
         for call in 0..1_000_u128 {
-            holds.insert(&hold(call, (call % 100) as u32)).expect("room");
+            insert(&mut holds, &hold(call, (call % 100) as u32));
         }
         let due = |holds: &Holds, second: u32| {
             let due = holds.due(at(second)).expect("sums");
-            due.iter().map(|(month, sum)| (*month, sum.calls, sum.tokens)).collect::<Vec<_>>()
+            due.iter()
+                .map(|(start, sum)| (start.month(), sum.calls, sum.tokens))
+                .collect::<Vec<_>>()
         };
         let (january, february) = (at(0).month(), at(86_400).month());
         assert_eq!(due(&holds, 50), [(january, 260, 780), (february, 250, 750)]);
@@ -174,13 +199,13 @@ mod tests {
             holds.remove(&hold).expect("again changes nothing");
         }
         assert_eq!((due(&holds, 99), holds.count()), (Vec::new(), 0));
-        holds.insert(&hold(1, 99)).expect("room");
+        insert(&mut holds, &hold(1, 99));
         assert_eq!(due(&holds, 99), [(february, 1, 3)]);
         assert_eq!(due(&holds, 98), []);
     }
 
     #[test]
-    fn a_reservation_takes_48_bytes_in_its_map() {
+    fn a_hold_takes_48_bytes_in_its_map() {
         assert_eq!(size_of::<(HoldPosition, Held)>(), 48);
     }
 }

@@ -1,34 +1,38 @@
 //! Loads the calls, accounts, months and due holds of a group into a book.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bursar_core::{
-    Account, Book, Call, CallKey, Counter, EntryId, Hold, IntegrationId, Loaded, Month,
-    RecordedCall, TenantId, TenantSums, Timestamp, Totals,
+    Account, Book, Call, CallKey, Counter, EntryId, Hold, IntegrationId, Loaded, LoadedLimits,
+    Month, RecordedCall, TenantId, TenantSums, Timestamp, Totals,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::account_cache::by_month;
 use super::error::store_error;
 use super::holds::Holds;
-use super::query;
 use super::writer_state::SqliteWriter;
+use super::{limits, query};
 use crate::error::StoreError;
-use crate::read::accounts::AccountSnapshot;
 use crate::rows::codec::{SCOPE_INTEGRATION, id};
 use crate::rows::columns::Columns;
 use crate::rows::decode;
+use crate::rows::reservation_columns::reservation_columns;
 use crate::rows::row::{IntegrationRow, TenantRow};
 use crate::tables::integrations::SELECT_INTEGRATION;
 use crate::tables::tenants::SELECT_TENANT;
 use crate::tables::value::values;
-use crate::write::writer_connection::{Claim, LoadRequest};
+use crate::write::writer_connection::{Claim, LoadRequest, ReservedBefore};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";
 const SELECT_CALL: &str = "select entry_id from calls where tenant_id = ?1 and call_key = ?2";
-const SELECT_RESERVATION: &str = "select call_id, integration_id, estimated_cost_nanos, \
-     estimated_tokens, model, ttl_seconds, decision, reserved_at, expires_at, state, ended_at \
-     from reservations where tenant_id = ?1 and call_key = ?2";
+const SELECT_RESERVATION: &str = concat!(
+    "select ",
+    reservation_columns!(entry_names),
+    " from reservations where tenant_id = ?1 and call_key = ?2"
+);
 const SELECT_RECORDED: &str = "select call_id, integration_id, session_id, agent_id, provider, \
      model, tokens_in, tokens_out, reported_cost_nanos, policy_result, error_code, occurred_at, \
      cost_source from usage_entries where entry_id = ?1 and tenant_id = ?2";
@@ -74,7 +78,7 @@ pub(super) fn book<'a>(
             accounts.insert(integration_id, account);
         }
     }
-    let due: Vec<Hold> = request.due.values().filter(|hold| writer.is_due(hold)).copied().collect();
+    let due: Vec<Hold> = request.due.values().filter(|hold| writer.is_due(hold)).cloned().collect();
     for (integration_id, month) in months(writer.now, request, &calls, &accounts, &due) {
         if let Some(account) = accounts.get_mut(&integration_id)
             && account.counter(month).is_err()
@@ -84,7 +88,26 @@ pub(super) fn book<'a>(
         }
     }
     let tenants = tenants(writer, request)?;
-    Ok(Book::open(writer.now, request.caps, Loaded { accounts, calls, tenants, due })?)
+    let limits = limits(writer, request, &calls)?;
+    let loaded = Loaded { accounts, calls, tenants, due, limits };
+    let calendar = Arc::clone(&writer.calendar);
+    Ok(Book::open(writer.now, request.caps, &*calendar, loaded)?)
+}
+
+/// The limits of the group's tenants, and the accounts that it may need.
+fn limits(
+    writer: &mut SqliteWriter,
+    request: &LoadRequest<'_>,
+    calls: &HashMap<(TenantId, CallKey), Call>,
+) -> Result<LoadedLimits, StoreError> {
+    let sets = limits::sets(writer, &request.tenants())?;
+    let reserved = calls.iter().filter_map(|(key, call)| {
+        let held = call.reservation.as_ref()?;
+        let account_key_id = held.request.account_key_id;
+        Some(ReservedBefore { call: *key, account_key_id, postings: &held.postings })
+    });
+    let keys = request.limit_accounts(&sets, reserved);
+    limits::loaded(writer, sets, keys)
 }
 
 /// The cached copy of an account, or the stored one.
@@ -101,7 +124,7 @@ fn current_account(
         return Ok(None);
     };
     let holds = open_holds(&writer.connection, tenant_id, integration_id)?;
-    account.restore_due(holds.due(writer.now)?);
+    account.restore_due(by_month(holds.due(writer.now)?));
     account.restore_open(holds.count());
     writer.staged.loaded_holds.insert(integration_id, holds);
     Ok(Some(account))
@@ -200,7 +223,7 @@ fn stored_call(
     let mut statement = db.prepare_cached(SELECT_RESERVATION).map_err(store_error)?;
     let mut rows = statement.query(key).map_err(store_error)?;
     let reservation = match rows.next().map_err(store_error)? {
-        Some(row) => decode::reservation(row, 0)?,
+        Some(row) => decode::reservation(row, 0, tenant_id)?,
         None => None,
     };
     let record = entry.map(|number| recorded(db, tenant_id, number)).transpose()?;
@@ -248,17 +271,17 @@ fn account(
 }
 
 /// The account at `now`, read from one snapshot of the file.
-pub(super) fn account_snapshot(
+pub(super) fn open_account(
     db: &Connection,
     tenant_id: TenantId,
     integration_id: IntegrationId,
     now: Timestamp,
-) -> Result<Option<AccountSnapshot>, StoreError> {
+) -> Result<Option<Account>, StoreError> {
     let Some(mut account) = account(db, tenant_id, integration_id, now)? else { return Ok(None) };
     let key = params![tenant_id.number(), integration_id.number(), now.micros()];
     let due = holds(db, SELECT_DUE_OF, key, (tenant_id, integration_id))?;
-    account.restore_due(due.due(now)?);
-    Ok(Some(AccountSnapshot { account, now }))
+    account.restore_due(by_month(due.due(now)?));
+    Ok(Some(account))
 }
 
 /// A month's counter; a month without a row is the default.
@@ -316,7 +339,8 @@ fn holds(
     let mut statement = db.prepare_cached(sql).map_err(store_error)?;
     let mut rows = statement.query(key).map_err(store_error)?;
     while let Some(row) = rows.next().map_err(store_error)? {
-        holds.insert(&decode::hold(row, tenant_id, integration_id)?)?;
+        let hold = decode::hold(row, tenant_id, integration_id)?;
+        holds.insert(&hold, hold.month.start())?;
     }
     Ok(holds)
 }

@@ -20,6 +20,8 @@ mod history;
 mod holds;
 mod keys;
 mod labels;
+mod limit_cache;
+mod limits;
 mod load;
 mod log_copier;
 mod open;

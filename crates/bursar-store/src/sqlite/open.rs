@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use bursar_core::Calendar;
 use rusqlite::Connection;
 
 use super::account_cache::AccountCache;
@@ -12,11 +13,13 @@ use super::checkpoint::{Checkpointer, Lengths};
 use super::connect::open_reader;
 use super::error::OpenError;
 use super::files::{beside, create_private, lock_beside, open_private, sync_folder};
+use super::limit_cache::LimitCache;
 use super::readers::Readers;
 use super::writer_connection::open_emptied;
 use super::writer_state::SqliteWriter;
 use super::{clock, schema, verify};
 use crate::audit::chain::AuditKey;
+use crate::calendar::ZonedCalendar;
 use crate::clock::{Clocks, StoreClock};
 use crate::error::StoreError;
 use crate::read::read_context::ReadContext;
@@ -30,6 +33,8 @@ pub struct SqliteStore {
     pub(super) path: PathBuf,
     pub(super) readers: Arc<Readers>,
     pub(super) accounts: Arc<AccountCache>,
+    pub(super) limits: Arc<LimitCache>,
+    pub(super) calendar: Arc<dyn Calendar>,
     pub(super) clock: StoreClock,
     pub(super) context: ReadContext,
     pub(super) is_log_kept: Arc<AtomicBool>,
@@ -59,6 +64,7 @@ impl SqliteStore {
         let found = clock::read(&writer).map_err(database)?;
         let clock = StoreClock::here(clocks.into(), found.mark, found.floor);
         let accounts = Arc::new(AccountCache::default());
+        let limits = Arc::new(LimitCache::default());
         let data_file = open_private(path);
         let data_file =
             data_file.map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
@@ -78,13 +84,14 @@ impl SqliteStore {
             path.to_owned(),
             (lock, Arc::clone(&data_file)),
             checkpointer,
-            Arc::clone(&accounts),
+            (Arc::clone(&accounts), Arc::clone(&limits)),
             (clock.clone(), found),
             audit_key,
         );
         let path = path.to_owned();
-        let store =
-            Self { path, readers, accounts, clock, context: ReadContext::default(), is_log_kept };
+        let context = ReadContext::default();
+        let calendar = Arc::new(ZonedCalendar::default());
+        let store = Self { path, readers, accounts, limits, calendar, clock, context, is_log_kept };
         Ok((Arc::new(store), Box::new(writer)))
     }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use bursar_core::{
-    Account, Book, Call, CallKey, EntryId, IntegrationId, Reservation, ReservationState, TenantId,
+    Account, Book, Call, CallKey, EntryId, IntegrationId, ReservationState, TenantId,
 };
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
 use super::error::{store_error, sum_error};
 use super::labels::StoredLabels;
+use super::limits;
 use super::writer_state::SqliteWriter;
 use crate::error::StoreError;
 use crate::read::tenant_sums::{bytes_of_integrations, open_changes};
@@ -16,6 +17,7 @@ use crate::rows::codec;
 use crate::rows::codec::SCOPE_INTEGRATION;
 use crate::rows::counted_tags::{CountedTags, counted_tags};
 use crate::rows::entry_columns::{ENTRY_VALUES, EntryValue, entry_columns};
+use crate::rows::reservation_columns::{RESERVATION_VALUES, ReservationValue, reservation_columns};
 use crate::rows::rollup::{RollupKey, aggregate};
 use crate::rows::rollup_columns::{Rollup, rollup_figures};
 
@@ -26,12 +28,14 @@ const INSERT_ENTRY: &str = concat!(
     entry_columns!(entry_marks),
     ", ?)"
 );
-const SAVE_RESERVATION: &str = "insert into reservations (tenant_id, call_key, call_id, \
-     integration_id, estimated_cost_nanos, estimated_tokens, model, ttl_seconds, decision, \
-     reserved_at, expires_at, state, ended_at) \
-     values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
-     on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
-     state = excluded.state, ended_at = excluded.ended_at";
+const SAVE_RESERVATION: &str = concat!(
+    "insert into reservations (tenant_id, call_key, ",
+    reservation_columns!(entry_names),
+    ") values (?, ?, ",
+    reservation_columns!(entry_marks),
+    ") on conflict (tenant_id, call_key) do update set expires_at = excluded.expires_at, \
+     state = excluded.state, ended_at = excluded.ended_at"
+);
 const UPDATE_ENTRY: &str = "update calls set entry_id = ?3 where tenant_id = ?1 and call_key = ?2";
 const DELETE_CLAIM: &str = "delete from calls where tenant_id = ?1 and call_key = ?2";
 const EXPIRE: &str = "update reservations set state = ?3, ended_at = expires_at \
@@ -80,6 +84,8 @@ pub(super) fn book(writer: &SqliteWriter, book: &Book<'_>) -> Result<(), StoreEr
         counters(db, *integration_id, account)?;
     }
     rollups(db, &aggregate(book.entries(), &tags, &mut StoredLabels(db))?)?;
+    limits::save(db, book.limits())?;
+    limits::save_postings(db, book.holds())?;
     tenants(db, book)
 }
 
@@ -145,25 +151,20 @@ fn call(
         update.execute(params![tenant, key, entry]).map_err(store_error)?;
     }
     let Some(reservation) = &call.reservation else { return Ok(()) };
-    let Reservation { request, decision, created_at, expires_at, state, ended_at } = reservation;
     let mut save = db.prepare_cached(SAVE_RESERVATION).map_err(store_error)?;
-    save.execute(params![
-        tenant,
-        key,
-        request.call_id.as_str(),
-        request.integration_id.number(),
-        request.estimate.cost.get(),
-        request.estimate.tokens,
-        request.model,
-        request.ttl_seconds,
-        codec::decision_text(decision),
-        created_at.micros(),
-        expires_at.micros(),
-        codec::reservation_state_code(*state),
-        ended_at.map(bursar_core::Timestamp::micros),
-    ])
-    .map_err(store_error)?;
-    Ok(())
+    save.raw_bind_parameter(1, tenant).map_err(store_error)?;
+    save.raw_bind_parameter(2, key).map_err(store_error)?;
+    for (value, at) in RESERVATION_VALUES.iter().zip(3..) {
+        let bound = match value {
+            ReservationValue::Number(of) => save.raw_bind_parameter(at, of(reservation)),
+            ReservationValue::OptNumber(of) => save.raw_bind_parameter(at, of(reservation)),
+            ReservationValue::Text(of) => save.raw_bind_parameter(at, of(reservation)),
+            ReservationValue::OptText(of) => save.raw_bind_parameter(at, of(reservation)),
+            ReservationValue::OwnText(of) => save.raw_bind_parameter(at, of(reservation)),
+        };
+        bound.map_err(store_error)?;
+    }
+    save.raw_execute().map(|_| ()).map_err(store_error)
 }
 
 /// Ends the expired reservations that no command of the group names.

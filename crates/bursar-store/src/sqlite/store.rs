@@ -59,7 +59,7 @@ impl Store for SqliteStore {
     }
 
     fn caches(&self) -> Vec<&dyn Cache> {
-        vec![self.accounts.as_ref()]
+        vec![self.accounts.as_ref(), self.limits.as_ref()]
     }
 
     async fn near_limits(&self, limit: usize) -> Result<Vec<NearLimit>, StoreError> {

@@ -1,6 +1,6 @@
 //! The implementation of [`WriterConnection`] for SQLite.
 
-use bursar_core::Book;
+use bursar_core::{Book, LoadedLimits, TenantId};
 use rusqlite::params;
 
 use super::error::store_error;
@@ -8,13 +8,14 @@ use super::writer_state::{SqliteWriter, Staged};
 use super::{load, save};
 use crate::clock::ClockConfirmed;
 use crate::error::StoreError;
+use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::write::writable::WRITE_PROBE_BYTES;
 use crate::write::writer_connection::{LoadRequest, SweepWork, WriterConnection};
 
 const SELECT_DUE: &str = "select call_key, estimated_cost_nanos, estimated_tokens, reserved_at, \
-     expires_at, tenant_id, integration_id from reservations indexed by reservations_due \
-     where state = 1 and expires_at <= ?1 order by expires_at limit ?2";
+     expires_at, integration_id, postings, tenant_id \
+     from reservations indexed by reservations_due where state = 1 and expires_at <= ?1 order by expires_at limit ?2";
 
 /// Replaces the filler of the last probe, so that the file does not grow.
 const WRITE_PROBE: &str = "insert into write_probe (id, filler) values (1, zeroblob(?1)) \
@@ -24,6 +25,7 @@ impl WriterConnection for SqliteWriter {
     fn sweep_work(&mut self, limit: usize) -> Result<SweepWork, StoreError> {
         self.reopen_if_broken()?;
         self.accounts.apply_requested_clears();
+        self.limits.apply_requested_clears();
         self.saved_clock.save_if_due(&self.connection, &self.clock, self.next_number)?;
         let Ok(now) = self.clock.to_decide() else { return Ok(SweepWork::default()) };
         let mut statement = self.connection.prepare_cached(SELECT_DUE).map_err(store_error)?;
@@ -31,8 +33,7 @@ impl WriterConnection for SqliteWriter {
         let mut rows = statement.query(params![now.micros(), rows_max]).map_err(store_error)?;
         let mut holds = Vec::new();
         while let Some(row) = rows.next().map_err(store_error)? {
-            let (tenant_id, integration_id) = decode::integration_ref(row, 5)?;
-            holds.push(decode::hold(row, tenant_id, integration_id)?);
+            holds.push(decode::posted_hold(row, row.id(7, TenantId::from_number)?)?);
         }
         let missed = self.accounts.take_missed().into_iter().collect();
         Ok(SweepWork { more: holds.len() >= limit, holds, missed })
@@ -44,6 +45,7 @@ impl WriterConnection for SqliteWriter {
         self.claims.clear();
         self.staged = Staged::default();
         self.accounts.apply_requested_clears();
+        self.limits.apply_requested_clears();
         self.now = self.clock.to_decide()?;
         self.connection.execute_batch("begin immediate").map_err(store_error)
     }
@@ -54,23 +56,27 @@ impl WriterConnection for SqliteWriter {
 
     fn save(&mut self, book: Book<'_>) -> Result<(), StoreError> {
         save::book(self, &book)?;
-        let (accounts, changes) = book.into_published();
+        let (accounts, limits, changes) = book.into_published();
         self.staged.accounts = accounts;
         self.staged.changes = changes;
+        let LoadedLimits { sets, accounts, values } = limits.into_published();
+        let staged = &mut self.staged.limits;
+        (staged.sets, staged.accounts, staged.values) = (sets, accounts, values);
         Ok(())
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
         if let Err(error) = self.connection.execute_batch("commit") {
             self.broken = true;
-            self.accounts.clear();
+            self.clear_caches();
             return Err(store_error(error).into_group_error());
         }
         let staged = std::mem::take(&mut self.staged);
-        let Staged { accounts, loaded_holds, changes, .. } = staged;
-        if self.accounts.publish(self.now, accounts, loaded_holds, changes).is_err() {
+        let Staged { accounts, loaded_holds, changes, limits, .. } = staged;
+        let published = self.accounts.publish(self.now, accounts, loaded_holds, &changes);
+        if published.and_then(|()| self.limits.publish(self.now, limits, &changes)).is_err() {
             // The stored accounts are correct, and are loaded again.
-            self.accounts.clear();
+            self.clear_caches();
         }
         for (integration_id, rules) in staged.changed_integrations {
             self.accounts.change(integration_id, rules);
@@ -84,7 +90,7 @@ impl WriterConnection for SqliteWriter {
     fn abandon(&mut self) {
         // Set first, in case the rollback panics as well.
         self.broken = true;
-        self.accounts.clear();
+        self.clear_caches();
         self.rollback();
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bursar_core::{
-    Account, CallKey, EntryId, Hold, HoldChange, Integration, IntegrationId, TenantId,
+    Account, Calendar, CallKey, EntryId, Hold, HoldChange, Integration, IntegrationId, TenantId,
     TenantLifecycle, Timestamp,
 };
 use rusqlite::Connection;
@@ -16,9 +16,11 @@ use super::checkpoint::Checkpointer;
 use super::clock::{SavedClock, StartClock};
 use super::error::store_error;
 use super::holds::Holds;
+use super::limit_cache::{LimitCache, StagedLimits};
 use super::log_copier::keep_log;
 use super::writer_connection::open_writer;
 use crate::audit::chain::AuditKey;
+use crate::calendar::ZonedCalendar;
 use crate::clock::StoreClock;
 use crate::error::StoreError;
 
@@ -31,6 +33,8 @@ pub(super) struct SqliteWriter {
     /// Refuses a second server on the file.
     _lock: File,
     pub(super) accounts: Arc<AccountCache>,
+    pub(super) limits: Arc<LimitCache>,
+    pub(super) calendar: Arc<dyn Calendar>,
     pub(super) clock: StoreClock,
     pub(super) audit_key: AuditKey,
     pub(super) now: Timestamp,
@@ -53,6 +57,7 @@ pub(super) struct Staged {
     pub(super) changes: Vec<HoldChange>,
     pub(super) changed_integrations: Vec<(IntegrationId, Integration)>,
     pub(super) changed_tenants: Vec<(TenantId, TenantLifecycle)>,
+    pub(super) limits: StagedLimits,
 }
 
 impl SqliteWriter {
@@ -61,7 +66,7 @@ impl SqliteWriter {
         path: PathBuf,
         (lock, data_file): (File, Arc<File>),
         checkpointer: Checkpointer,
-        accounts: Arc<AccountCache>,
+        (accounts, limits): (Arc<AccountCache>, Arc<LimitCache>),
         (clock, found): (StoreClock, StartClock),
         audit_key: AuditKey,
     ) -> Self {
@@ -73,6 +78,8 @@ impl SqliteWriter {
             _data_file: data_file,
             _lock: lock,
             accounts,
+            limits,
+            calendar: Arc::new(ZonedCalendar::default()),
             now: clock.now(),
             clock,
             audit_key,
@@ -94,6 +101,12 @@ impl SqliteWriter {
             self.broken = false;
         }
         Ok(())
+    }
+
+    /// Clears the memory of accounts, after a commit with an unknown result.
+    pub(super) fn clear_caches(&self) {
+        self.accounts.clear();
+        self.limits.clear();
     }
 
     /// Whether a hold of a loaded account is due and still open.

@@ -61,18 +61,18 @@ impl OwnerSql {
 
 /// A key, unless its integration is deleted.
 const SELECT_KEY: &str = "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
-     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by from keys \
-     where tenant_id = $1 and key_id = $2 and (integration_id is null or exists \
+     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by, account_key_id \
+     from keys where tenant_id = $1 and key_id = $2 and (integration_id is null or exists \
      (select 1 from integrations i where i.tenant_id = $1 \
      and i.integration_id = keys.integration_id and i.deleted_at is null))";
 const LOCK_KEY: LockedSql = locked!(
     "select tenant_id, key_id, integration_id, name, scopes, secret_hash, \
-     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by from keys \
-     where tenant_id = $1 and key_id = $2"
+     created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by, account_key_id \
+     from keys where tenant_id = $1 and key_id = $2"
 );
 const UPSERT_KEY: &str = "insert into keys (tenant_id, key_id, integration_id, name, scopes, \
-     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by) \
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+     secret_hash, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by, \
+     account_key_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
      on conflict (tenant_id, key_id) do update set expires_at = excluded.expires_at, \
      revoked_at = excluded.revoked_at, last_used_at = excluded.last_used_at, \
      replaced_by = excluded.replaced_by";
@@ -80,7 +80,7 @@ const COUNT_KEYS: OwnerSql = of_owner!("select count(*)", "");
 /// Keys of one owner have the same integration: ordering by it as well follows the index.
 const LIST_KEYS: OwnerSql = of_owner!(
     "select tenant_id, key_id, integration_id, name, scopes, secret_hash, created_at, created_by, \
-     expires_at, revoked_at, last_used_at, replaced_by",
+     expires_at, revoked_at, last_used_at, replaced_by, account_key_id",
     " order by integration_id, key_id limit $3 offset $4"
 );
 const COUNT_LIVE: OwnerSql = of_owner!(
@@ -172,6 +172,7 @@ impl dyn ControlTx + '_ {
             row.revoked_at,
             row.last_used_at,
             row.replaced_by,
+            row.account_key_id,
         ];
         self.execute(row.tenant_id, UPSERT_KEY.into(), &values)
     }
@@ -214,6 +215,7 @@ impl FromRow for KeyRow {
             revoked_at: row.opt_instant(9)?,
             last_used_at: row.opt_instant(10)?,
             replaced_by: row.opt_id(11, KeyId::from_number)?,
+            account_key_id: row.id(12, KeyId::from_number)?,
         })
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod audit;
 pub(crate) mod decisions;
 pub(crate) mod integrations;
 pub(crate) mod keys;
+pub(crate) mod limits;
 pub(crate) mod overrides;
 pub(crate) mod query;
 pub(crate) mod server;
@@ -22,6 +23,7 @@ pub(crate) mod value;
 pub use self::decisions::{DecisionFilter, DecisionReads};
 pub use self::integrations::{IntegrationFilter, IntegrationReads};
 pub use self::keys::KeyReads;
+pub use self::limits::LimitReads;
 pub use self::overrides::OverrideReads;
 pub use self::signals::SignalReads;
 pub use self::tag_names::TagNameReads;
@@ -33,6 +35,7 @@ pub trait TableReads:
     DecisionReads
     + IntegrationReads
     + KeyReads
+    + LimitReads
     + OverrideReads
     + SignalReads
     + TagNameReads
@@ -44,6 +47,7 @@ impl<S> TableReads for S where
     S: DecisionReads
         + IntegrationReads
         + KeyReads
+        + LimitReads
         + OverrideReads
         + SignalReads
         + TagNameReads

@@ -71,7 +71,8 @@ impl dyn ControlTx + '_ {
             created_at,
             updated_at,
         ];
-        self.execute(*tenant_id, UPSERT_TENANT.into(), &values)
+        self.execute(*tenant_id, UPSERT_TENANT.into(), &values)?;
+        self.put_limit_set(*tenant_id)
     }
 }
 

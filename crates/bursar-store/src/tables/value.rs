@@ -1,6 +1,6 @@
 //! Statements of tables, their values and their rows, for both databases.
 
-use bursar_core::{DecisionId, IntegrationId, KeyId, SignalId, TenantId, Timestamp};
+use bursar_core::{DecisionId, IntegrationId, KeyId, LimitId, SignalId, TenantId, Timestamp};
 
 use crate::error::StoreError;
 use crate::rows::columns::RawColumns;
@@ -118,6 +118,7 @@ numbers! {
     TenantId => TenantId::number;
     IntegrationId => IntegrationId::number;
     KeyId => KeyId::number;
+    LimitId => LimitId::number;
     DecisionId => DecisionId::number;
     SignalId => SignalId::number;
 }

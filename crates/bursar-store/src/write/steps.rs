@@ -2,8 +2,9 @@
 //! replies.
 
 use bursar_core::{
-    Book, CallKey, Caps, Command, CostSource, EntryId, ExtendOutcome, Hold, IntegrationId, Outcome,
-    RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome, TenantId,
+    Book, CallKey, Caps, Command, CostSource, EntryId, ExtendOutcome, Hold, IntegrationId,
+    LimitBook, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome, ReserveOutcome,
+    TenantId,
 };
 
 use crate::error::StoreError;
@@ -22,7 +23,7 @@ pub(super) enum Step<'a> {
     /// Loads an account.
     LoadAccount(TenantId, IntegrationId),
     /// Ends a reservation that is due.
-    Expire(Hold),
+    Expire(&'a Hold),
 }
 
 impl Step<'_> {
@@ -89,21 +90,22 @@ fn account_snapshot(
     let account = book.accounts().get(&request.integration_id);
     // A client can name an integration of another tenant, which may be in the same group.
     let account = account.filter(|account| account.tenant_id == tenant_id)?.clone();
-    Some(AccountSnapshot { account, now: book.now() })
+    // What is left of the integration's own limits is shown, so the others are not needed.
+    Some(AccountSnapshot { account, limits: LimitBook::default(), now: book.now() })
 }
 
 pub(super) fn push_steps<'a>(
     steps: &mut Vec<Step<'a>>,
     job: &'a Job,
     next_number: &mut i64,
-    due: &SweepWork,
+    due: &'a SweepWork,
 ) {
     if matches!(job.work, Work::Sweep { .. }) {
         let load = |(tenant, integration): &(TenantId, IntegrationId)| {
             Step::LoadAccount(*tenant, *integration)
         };
         steps.extend(due.missed.iter().map(load));
-        steps.extend(due.holds.iter().copied().map(Step::Expire));
+        steps.extend(due.holds.iter().map(Step::Expire));
     }
     let Some(tenant_id) = job.tenant_id else { return };
     let apply = |command: Command<'a>| {
@@ -141,13 +143,14 @@ fn add_to_request<'a>(request: &mut LoadRequest<'a>, step: &Step<'a>) {
         }
         Step::Expire(hold) => {
             request.integrations.insert((hold.tenant_id, hold.integration_id));
-            request.due.insert((hold.tenant_id, hold.call), *hold);
+            request.due.insert((hold.tenant_id, hold.call), (*hold).clone());
             return;
         }
     };
     let claim = match command {
         Command::Record { entry_id, usage, mode } => {
             request.recording.insert(tenant_id);
+            request.records.push((tenant_id, key, usage));
             if let Some(occurred_at) = usage.occurred_at {
                 request.months.insert((usage.integration_id, occurred_at.month()));
             }
@@ -157,7 +160,8 @@ fn add_to_request<'a>(request: &mut LoadRequest<'a>, step: &Step<'a>) {
                 RecordMode::KnownOnly => Claim::Read,
             }
         }
-        Command::Reserve(_) => {
+        Command::Reserve(reserve) => {
+            request.requests.push((tenant_id, key, reserve));
             *request.reserving.entry(tenant_id).or_default() += 1;
             Claim::Reserve
         }
@@ -264,7 +268,7 @@ mod tests {
 
     use bursar_core::{
         Account, CallId, CostBasis, Estimate, Health, Integration, IntegrationStatus,
-        LimitSettings, Loaded, Nanos, ReserveRequest, TenantLifecycle, Timestamp,
+        LimitSettings, Loaded, ReserveRequest, TenantLifecycle, Timestamp, UtcCalendar,
     };
 
     use super::*;
@@ -282,15 +286,10 @@ mod tests {
         let account = Account::new(tenant(1), TenantLifecycle::Active, rules);
         let accounts = HashMap::from([(integration_id, account)]);
         let loaded = Loaded { accounts, ..Loaded::default() };
-        let book = Book::open(Timestamp::MIN, Caps::DEFAULT, loaded);
+        let book = Book::open(Timestamp::MIN, Caps::DEFAULT, &UtcCalendar, loaded);
         let book = book.expect("a book without holds");
-        let request = ReserveRequest {
-            integration_id,
-            call_id: CallId::new("call").expect("a call id"),
-            estimate: Estimate { cost: Nanos::ZERO, tokens: 0 },
-            model: None,
-            ttl_seconds: 1,
-        };
+        let call_id = CallId::new("call").expect("a call id");
+        let request = ReserveRequest::new(integration_id, call_id, Estimate::default());
         let command = Command::Reserve(&request);
         assert!(account_snapshot(&book, tenant(1), &command).is_some());
         assert!(account_snapshot(&book, tenant(2), &command).is_none());

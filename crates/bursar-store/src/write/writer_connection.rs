@@ -5,11 +5,12 @@
 //!
 //! Deliberately absent: decisions about money, which the book makes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bursar_core::{
-    Book, CallId, CallKey, Caps, EntryId, Hold, Integration, IntegrationId, KeyId, Month, TenantId,
-    TenantLifecycle, Timestamp,
+    Book, CallId, CallKey, Caps, EntryId, Hold, Integration, IntegrationId, KeyId, LimitAccountKey,
+    LimitSet, Month, Posting, ReserveRequest, TenantId, TenantLifecycle, Timestamp, Usage,
 };
 
 use crate::clock::ClockConfirmed;
@@ -62,6 +63,77 @@ pub struct LoadRequest<'a> {
     pub recording: BTreeSet<TenantId>,
     /// The caps by which the group is decided.
     pub caps: Caps,
+    /// The records of the group, whose accounts of limits are needed.
+    pub records: Vec<(TenantId, CallKey, &'a Usage)>,
+    /// The requests for reservations, whose accounts of limits are needed.
+    pub requests: Vec<(TenantId, CallKey, &'a ReserveRequest)>,
+}
+
+impl LoadRequest<'_> {
+    /// The tenants of the group.
+    pub(crate) fn tenants(&self) -> BTreeSet<TenantId> {
+        let of_calls = self.calls.keys().map(|(tenant_id, _)| *tenant_id);
+        let of_integrations = self.integrations.iter().map(|(tenant_id, _)| *tenant_id);
+        of_calls.chain(of_integrations).collect()
+    }
+
+    /// The accounts of limits that the commands and these reservations of their calls may need.
+    ///
+    /// A record counts in the accounts of the key that reserved its call, which may be a key of this
+    /// group.
+    pub(crate) fn limit_accounts<'r>(
+        &self,
+        sets: &HashMap<TenantId, Arc<LimitSet>>,
+        reservations: impl Iterator<Item = ReservedBefore<'r>>,
+    ) -> BTreeSet<LimitAccountKey> {
+        let mut keys = BTreeSet::new();
+        let with_limits =
+            |tenant_id: &TenantId| sets.get(tenant_id).filter(|set| !set.limits().is_empty());
+        if !sets.keys().any(|tenant_id| with_limits(tenant_id).is_some()) {
+            return keys;
+        }
+        let mut key_ids: HashMap<(TenantId, CallKey), Vec<Option<KeyId>>> = HashMap::new();
+        for ReservedBefore { call, account_key_id, postings } in reservations {
+            keys.extend(posted_accounts(sets, postings));
+            key_ids.entry(call).or_default().push(account_key_id);
+        }
+        for (tenant_id, call, request) in &self.requests {
+            let Some(set) = with_limits(tenant_id) else { continue };
+            keys.extend(set.account_keys(*tenant_id, &request.subject()));
+            key_ids.entry((*tenant_id, *call)).or_default().push(request.account_key_id);
+        }
+        for (tenant_id, call, usage) in &self.records {
+            let Some(set) = with_limits(tenant_id) else { continue };
+            let of_call = key_ids.get(&(*tenant_id, *call)).into_iter().flatten();
+            let own = std::iter::once(&usage.account_key_id);
+            for key_id in of_call.chain(own) {
+                keys.extend(set.account_keys(*tenant_id, &usage.subject(*key_id)));
+            }
+        }
+        for hold in self.due.values() {
+            keys.extend(posted_accounts(sets, &hold.postings));
+        }
+        keys
+    }
+}
+
+/// The stored reservation of a call of a group.
+pub(crate) struct ReservedBefore<'r> {
+    pub(crate) call: (TenantId, CallKey),
+    pub(crate) account_key_id: Option<KeyId>,
+    pub(crate) postings: &'r [Posting],
+}
+
+/// The accounts of postings whose limits still exist.
+fn posted_accounts(
+    sets: &HashMap<TenantId, Arc<LimitSet>>,
+    postings: &[Posting],
+) -> impl Iterator<Item = LimitAccountKey> {
+    let exists = |posting: &&Posting| {
+        let LimitAccountKey { tenant_id, limit_id, .. } = posting.account;
+        sets.get(&tenant_id).is_some_and(|set| set.get(limit_id).is_some())
+    };
+    postings.iter().filter(exists).map(|posting| posting.account.clone())
 }
 
 /// The work of a sweep.
@@ -138,6 +210,9 @@ pub trait ControlTx {
 
     /// Called before an integration is written. The commit updates the memory of this node.
     fn integration_changes(&mut self, integration_id: IntegrationId, rules: Integration);
+
+    /// Called before a limit is written. The commit updates the memory of this node.
+    fn limits_change(&mut self, tenant_id: TenantId);
 
     /// Sets `last_used_at` of a tenant's keys, in their order.
     ///

@@ -180,7 +180,11 @@ async fn a_released_amount_is_admitted_once() {
 
 /// Held plus used cost, as a reader sees them.
 async fn taken_cost(store: &dyn Store, tenant: TenantId, integration: IntegrationId) -> Nanos {
-    let snapshot = store.account_snapshot(tenant, integration).await.unwrap().unwrap();
+    let snapshot = store
+        .account_snapshot(tenant, bursar_core::OwnedSubject::new(integration))
+        .await
+        .unwrap()
+        .unwrap();
     let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
     counter.held.cost.checked_add(counter.used.cost).unwrap()
 }

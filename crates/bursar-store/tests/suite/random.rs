@@ -320,7 +320,12 @@ async fn change(world: &World, tenant: &Tenant, chance: &mut Chance) {
 async fn assert_strict(world: &World, tenants: &[Tenant]) {
     for tenant in tenants {
         let (tenant_id, strict) = (tenant.tenant_id, tenant.strict);
-        let snapshot = world.store.account_snapshot(tenant_id, strict).await.unwrap().unwrap();
+        let snapshot = world
+            .store
+            .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(strict))
+            .await
+            .unwrap()
+            .unwrap();
         let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
         let counted = counter.used.cost.checked_add(counter.held.cost).unwrap();
         assert!(counted <= crate::support::cents(STRICT_CENTS), "{counted:?}");

@@ -62,9 +62,9 @@ fn rows(integrations: i64, numbers: impl Fn(&str, i64) -> String) -> [String; 2]
          insert into usage_entries (tenant_id, entry_id, integration_id, occurred_at, created_at,
              tokens_in, tokens_out, tokens_cache_read, tokens_cache_write, tokens_cache_write_long,
              tokens_audio_in, tokens_image_in, tokens_reasoning, tokens_audio_out,
-             tokens_image_out, counted_tags, source, cost_nanos, kind, cost_source, usage_status,
+             tokens_image_out, counted_tags, source, limits_version, cost_nanos, kind, cost_source, usage_status,
              policy_result, call_id, provider, model)
-             select 2, n, 101, n, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7, 1, 1, 1, 1, 'call ' || n, 'openai', 'model'
+             select 2, n, 101, n, 1, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 7, 1, 1, 1, 1, 'call ' || n, 'openai', 'model'
              from {of_entries};",
         integration(2, "1"),
     );

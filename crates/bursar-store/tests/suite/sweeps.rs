@@ -99,7 +99,12 @@ async fn holds_that_expire_together_are_removed_in_steps(database: NewDatabase) 
     let outcome = world.ledger.reserve(tenant_id, request(first, "fresh")).await.unwrap();
     assert!(matches!(outcome, ReserveOutcome::Held(_)), "{outcome:?}");
     assert_eq!(longest.expired.load(Ordering::SeqCst), 0);
-    let snapshot = world.store.account_snapshot(tenant_id, first).await.unwrap().unwrap();
+    let snapshot = world
+        .store
+        .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(first))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(snapshot.account.counter(month).unwrap().held.calls, 1);
 
     let sweeping = {

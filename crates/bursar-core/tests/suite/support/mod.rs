@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "all values are valid constants")]
 
+pub(crate) mod calendar;
+pub(crate) mod limited;
 pub(crate) mod naive;
 pub(crate) mod script;
 pub(crate) mod storage;
@@ -74,11 +76,6 @@ pub(crate) fn usage(integration_id: IntegrationId, call: &str) -> Usage {
 
 /// A request for 10 cents and 100 tokens, for ten minutes.
 pub(crate) fn request(integration_id: IntegrationId, call: &str) -> ReserveRequest {
-    ReserveRequest {
-        integration_id,
-        call_id: call_id(call),
-        estimate: Estimate::new(cents(10), 100).unwrap(),
-        model: None,
-        ttl_seconds: 600,
-    }
+    let estimate = Estimate::new(cents(10), 100).unwrap();
+    ReserveRequest::new(integration_id, call_id(call), estimate)
 }

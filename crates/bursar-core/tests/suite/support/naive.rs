@@ -1,15 +1,20 @@
-//! A naive model of the rules: two lists, from which every figure is computed anew.
+//! A naive model of the rules: lists of calls, from which every figure is computed anew.
 //!
 //! There are no counters, indexes or sweeps. The model is slow, and hard to get wrong.
 
 #![expect(clippy::unwrap_used, reason = "tests name only known integrations")]
 
+pub(crate) mod decide;
+pub(crate) mod limits;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bursar_core::{
-    CallId, Caps, CostSource, Decision, EntryId, Estimate, ExtendOutcome, FailureCause, Health,
-    IntegrationId, IntegrationStatus, Measure, Month, Outcome, PolicyResult, Reason, ReasonCode,
-    RecordOutcome, RecordRefusal, ReleaseOutcome, Reservation, ReservationCap, ReservationState,
-    ReserveOutcome, ReserveRefusal, ReserveRequest, TenantId, TenantLifecycle, Timestamp, Usage,
-    Verdict,
+    CallId, Caps, CostSource, Decision, EntryId, ExtendOutcome, IntegrationId, KeyId, LimitSet,
+    Measure, Month, Outcome, PolicyResult, ReasonCode, RecordOutcome, RecordRefusal,
+    ReleaseOutcome, Reservation, ReservationCap, ReservationState, ReserveOutcome, ReserveRefusal,
+    ReserveRequest, TenantId, TenantLifecycle, Timestamp, Usage, Verdict,
 };
 
 use crate::support::storage::{Action, Profile};
@@ -26,6 +31,10 @@ pub(crate) struct Recorded {
     pub(crate) arrived_at: Timestamp,
     pub(crate) cost: i64,
     pub(crate) cost_source: CostSource,
+    pub(crate) account_key_id: Option<KeyId>,
+    pub(crate) limits_version: i64,
+    /// The index of its reservation on the same integration.
+    reservation: Option<usize>,
 }
 
 /// A reserved call. Its expiry is not stored, but follows from the time.
@@ -37,6 +46,7 @@ pub(crate) struct Reserved {
     pub(crate) made_at: Timestamp,
     pub(crate) until: Timestamp,
     ended: Option<(ReservationState, Timestamp)>,
+    limits_version: i64,
 }
 
 impl Reserved {
@@ -57,6 +67,8 @@ impl Reserved {
             expires_at: self.until,
             state: self.state(now),
             ended_at: self.ended.map(|(_, at)| at).or(expired.then_some(self.until)),
+            postings: Arc::default(),
+            limits_version: self.limits_version,
         }
     }
 }
@@ -68,13 +80,23 @@ fn sum(amounts: impl Iterator<Item = Sums>) -> Sums {
     amounts.fold((0, 0, 0), |sum, amount| (sum.0 + amount.0, sum.1 + amount.1, sum.2 + amount.2))
 }
 
+/// Something that counted, by its index.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Reserved(usize),
+    Recorded(usize),
+}
+
 /// The model: everything that happened.
 #[derive(Debug, Default)]
 pub(crate) struct Naive {
     pub(crate) caps: Caps,
     pub(crate) profiles: Vec<(IntegrationId, Profile)>,
+    pub(crate) limits: BTreeMap<TenantId, Arc<LimitSet>>,
     pub(crate) records: Vec<Recorded>,
     pub(crate) reservations: Vec<Reserved>,
+    /// The reservations and records in the order in which they came.
+    events: Vec<Event>,
 }
 
 impl Naive {
@@ -185,7 +207,8 @@ impl Naive {
         if self.own(tenant_id, usage.integration_id).is_none() {
             return RecordOutcome::Refused(RecordRefusal::IntegrationNotFound);
         }
-        let index = self.reserved(tenant_id, &usage.call_id);
+        let limits_version = self.limits_version(tenant_id);
+        let mut index = self.reserved(tenant_id, &usage.call_id);
         let mut reserved = index.and_then(|index| self.reservations.get_mut(index));
         let elsewhere = reserved
             .as_ref()
@@ -194,12 +217,14 @@ impl Naive {
             if elsewhere.state(now) == ReservationState::Open {
                 return RecordOutcome::Conflict;
             }
-            reserved = None;
+            (index, reserved) = (None, None);
         }
         let mut occurred_at = now;
         let mut settled = None;
+        let mut account_key_id = usage.account_key_id;
         if let Some(reserved) = &reserved {
             occurred_at = reserved.made_at;
+            account_key_id = reserved.request.account_key_id;
             if reserved.state(now) == ReservationState::Open {
                 settled = Some(reserved.request.estimate.cost.get());
             }
@@ -228,6 +253,7 @@ impl Naive {
             (None, Some(held)) if held > 0 => (held, CostSource::Held),
             (None, _) => (0, CostSource::Unknown),
         };
+        self.events.push(Event::Recorded(self.records.len()));
         self.records.push(Recorded {
             tenant_id,
             usage: usage.clone(),
@@ -236,6 +262,9 @@ impl Naive {
             arrived_at: now,
             cost,
             cost_source,
+            account_key_id,
+            limits_version,
+            reservation: index,
         });
         RecordOutcome::Accepted(entry_id)
     }
@@ -272,50 +301,38 @@ impl Naive {
             if state != ReservationState::Open {
                 return ReserveOutcome::Rejected(ReserveRefusal::CallEnded(state));
             }
-            if reserved.request != *request {
+            // The key is not part of the content.
+            let mut repeated = request.clone();
+            repeated.account_key_id = reserved.request.account_key_id;
+            if reserved.request != repeated {
                 return ReserveOutcome::Rejected(ReserveRefusal::OtherContent);
             }
             // A repeated request is replayed, unless its tenant or integration is disabled.
-            return match self.own(tenant_id, request.integration_id).and_then(hard_block) {
-                Some(code) => ReserveOutcome::Refused(refusal(code)),
+            return match self.own(tenant_id, request.integration_id).and_then(decide::hard_block) {
+                Some(code) => ReserveOutcome::Refused(decide::refusal(code)),
                 None => ReserveOutcome::Replayed(reserved.shown(now)),
             };
         }
         let Some(profile) = self.own(tenant_id, request.integration_id) else {
-            return ReserveOutcome::Refused(refusal(ReasonCode::IntegrationNotFound));
+            return ReserveOutcome::Refused(decide::refusal(ReasonCode::IntegrationNotFound));
         };
-        if let Some(code) = hard_block(profile) {
-            return ReserveOutcome::Refused(refusal(code));
+        if let Some(code) = decide::hard_block(profile) {
+            return ReserveOutcome::Refused(decide::refusal(code));
         }
-        let limits = profile.integration.limits;
-        if limits.budget_limit_cents != 0 && request.estimate.cost.get() < 1 {
+        let subject = request.subject();
+        let refuse = self.measures_that_refuse(tenant_id, &subject, now);
+        if refuse.contains(&Measure::Cost) && request.estimate.cost.get() < 1 {
             return ReserveOutcome::Rejected(ReserveRefusal::CostEstimateRequired);
         }
-        if limits.token_limit_month != 0 && request.estimate.tokens < 1 {
+        if refuse.contains(&Measure::Tokens) && request.estimate.tokens < 1 {
             return ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired);
         }
-        let decision = self.decide(request.integration_id, request.estimate, now);
+        let decision = self.decide(&subject, request.estimate, now);
         if decision.verdict > Verdict::Warned {
             return ReserveOutcome::Refused(decision);
         }
-        let open: Vec<&Reserved> = self
-            .reservations
-            .iter()
-            .filter(|reserved| reserved.tenant_id == tenant_id)
-            .filter(|reserved| reserved.state(now) == ReservationState::Open)
-            .collect();
-        let of_tenant = open.len() as i64;
-        let id = request.integration_id;
-        let here = |reserved: &&&Reserved| reserved.request.integration_id == id;
-        let of_integration = open.iter().filter(here).count() as i64;
-        let (allowed_here, allowed) =
-            (self.caps.reservations_per_integration, self.caps.reservations_per_tenant);
-        let bounds = [
-            (of_integration + 1 > allowed_here, ReservationCap::Integration(allowed_here)),
-            (of_tenant + 1 > allowed, ReservationCap::Tenant(allowed)),
-        ];
-        if let Some((_, bound)) = bounds.into_iter().find(|(is_met, _)| *is_met) {
-            return ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound));
+        if let Some(cap) = self.reached_cap(tenant_id, request.integration_id, now) {
+            return ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(cap));
         }
         let reserved = Reserved {
             tenant_id,
@@ -327,10 +344,35 @@ impl Naive {
             )
             .unwrap(),
             ended: None,
+            limits_version: self.limits_version(tenant_id),
         };
         let shown = reserved.shown(now);
+        self.events.push(Event::Reserved(self.reservations.len()));
         self.reservations.push(reserved);
         ReserveOutcome::Held(shown)
+    }
+
+    fn reached_cap(
+        &self,
+        tenant_id: TenantId,
+        id: IntegrationId,
+        now: Timestamp,
+    ) -> Option<ReservationCap> {
+        let open = self
+            .reservations
+            .iter()
+            .filter(|reserved| reserved.tenant_id == tenant_id)
+            .filter(|reserved| reserved.state(now) == ReservationState::Open);
+        let here = |reserved: &&Reserved| reserved.request.integration_id == id;
+        let of_tenant = open.clone().count() as i64;
+        let of_integration = open.filter(here).count() as i64;
+        let (allowed_here, allowed) =
+            (self.caps.reservations_per_integration, self.caps.reservations_per_tenant);
+        let bounds = [
+            (of_integration + 1 > allowed_here, ReservationCap::Integration(allowed_here)),
+            (of_tenant + 1 > allowed, ReservationCap::Tenant(allowed)),
+        ];
+        bounds.into_iter().find(|(is_met, _)| *is_met).map(|(_, cap)| cap)
     }
 
     /// The reservation of a call, if the caller may see it.
@@ -385,133 +427,11 @@ impl Naive {
         if until > reserved.until {
             reserved.until = until;
         }
-        ExtendOutcome::Extended(reserved.shown(now))
-    }
-
-    /// The order of the checks in docs/concepts.md.
-    pub(crate) fn decide(&self, id: IntegrationId, estimate: Estimate, now: Timestamp) -> Decision {
-        let profile = self.profile(id).unwrap();
-        if let Some(code) = hard_block(profile) {
-            return refusal(code);
-        }
-        let (used, held) = (self.used(id, now.month()), self.held(id, now.month(), now));
-        let limits = profile.integration.limits;
-        let money = Line {
-            measure: Measure::Cost,
-            exceeded: ReasonCode::BudgetExceeded,
-            near: ReasonCode::BudgetWarning,
-            limit: i128::from(limits.budget_limit_cents) * 10_000_000,
-            current: i128::from(used.0 + held.0),
-            estimate: i128::from(estimate.cost.get()),
-        };
-        let tokens = Line {
-            measure: Measure::Tokens,
-            exceeded: ReasonCode::TokenLimitExceeded,
-            near: ReasonCode::TokenWarning,
-            limit: i128::from(limits.token_limit_month),
-            current: i128::from(used.1 + held.1),
-            estimate: i128::from(estimate.tokens),
-        };
-        for line in [money, tokens] {
-            if line.is_exceeded() {
-                let reasons = vec![line.reason(line.exceeded, 100)];
-                return Decision { verdict: Verdict::Blocked, reasons };
-            }
-        }
-        let calls = self.calls(id, now.second());
-        if limits.rate_limit_rpm != 0 && calls >= limits.rate_limit_rpm {
-            let wait = (1..).find(|wait| {
-                self.calls(id, now.second() + i64::from(*wait)) < limits.rate_limit_rpm
-            });
-            let reason = Reason {
-                code: ReasonCode::RateLimitExceeded,
-                measure: Some(Measure::Calls),
-                limit_value: limits.rate_limit_rpm.into(),
-                current_value: calls.into(),
-                threshold_percent: Some(100),
-                retry_after_seconds: wait,
-            };
-            return Decision { verdict: Verdict::Throttled, reasons: vec![reason] };
-        }
-        let near = [money, tokens].into_iter().filter(Line::is_near);
-        let mut reasons: Vec<Reason> = near.map(|line| line.reason(line.near, 80)).collect();
-        if profile.integration.health == Health::Failing(FailureCause::Provider) {
-            reasons.push(plain(ReasonCode::ProviderUnreachable));
-        }
-        if reasons.is_empty() {
-            let reasons = vec![plain(ReasonCode::AllChecksPassed)];
-            return Decision { verdict: Verdict::Allowed, reasons };
-        }
-        Decision { verdict: Verdict::Warned, reasons }
+        ExtendOutcome::Extended(Box::new(reserved.shown(now)))
     }
 }
 
-/// A monthly limit, and what is taken of it.
-#[derive(Clone, Copy)]
-struct Line {
-    measure: Measure,
-    exceeded: ReasonCode,
-    near: ReasonCode,
-    limit: i128,
-    current: i128,
-    estimate: i128,
-}
-
-impl Line {
-    fn is_exceeded(&self) -> bool {
-        self.limit != 0 && (self.current >= self.limit || self.current + self.estimate > self.limit)
-    }
-
-    /// From 80 % on.
-    fn is_near(&self) -> bool {
-        self.limit != 0 && 5 * (self.current + self.estimate) >= 4 * self.limit
-    }
-
-    fn reason(&self, code: ReasonCode, percent: u8) -> Reason {
-        Reason {
-            code,
-            measure: Some(self.measure),
-            limit_value: self.limit,
-            current_value: self.current,
-            threshold_percent: Some(percent),
-            retry_after_seconds: None,
-        }
-    }
-}
-
-fn plain(code: ReasonCode) -> Reason {
-    Reason {
-        code,
-        measure: None,
-        limit_value: 0,
-        current_value: 0,
-        threshold_percent: None,
-        retry_after_seconds: None,
-    }
-}
-
-fn refusal(code: ReasonCode) -> Decision {
-    Decision { verdict: Verdict::HardBlocked, reasons: vec![plain(code)] }
-}
-
-fn hard_block(profile: &Profile) -> Option<ReasonCode> {
-    let failing = Health::Failing(FailureCause::Credential);
-    if profile.lifecycle != TenantLifecycle::Active {
-        return Some(ReasonCode::TenantSuspended);
-    }
-    match profile.integration.status {
-        IntegrationStatus::Deleted => Some(ReasonCode::IntegrationNotFound),
-        IntegrationStatus::Disabled => Some(ReasonCode::IntegrationDisabled),
-        IntegrationStatus::Created => Some(ReasonCode::IntegrationNotEnabled),
-        IntegrationStatus::Error => Some(ReasonCode::IntegrationError),
-        IntegrationStatus::Enabled if profile.integration.health == failing => {
-            Some(ReasonCode::CredentialsInvalid)
-        }
-        IntegrationStatus::Enabled => None,
-    }
-}
-
-/// 400 plus the bytes of all texts.
+/// 400 plus the bytes of all texts, and of the tags as a JSON object.
 fn bytes_of(usage: &Usage) -> i64 {
     let texts = [
         Some(usage.call_id.as_str()),
@@ -523,7 +443,10 @@ fn bytes_of(usage: &Usage) -> i64 {
         usage.error_message.as_deref(),
         usage.metadata.as_deref(),
     ];
-    400 + texts.map(|text| text.unwrap_or_default().len() as i64).iter().sum::<i64>()
+    let tags: Vec<String> =
+        usage.tags.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
+    let tags = if tags.is_empty() { 0 } else { format!("{{{}}}", tags.join(",")).len() as i64 };
+    400 + tags + texts.map(|text| text.unwrap_or_default().len() as i64).iter().sum::<i64>()
 }
 
 /// Whether a repeated record agrees with the stored one.

@@ -5,16 +5,20 @@
 
 #![expect(clippy::expect_used, reason = "a missing value is a fault of the core or the test")]
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bursar_core::{
     Account, Book, Call, CallId, CallKey, Caps, Command, CostBasis, CostSource, Counter, Entry,
-    EntryId, Health, Hold, HoldChange, Integration, IntegrationId, IntegrationStatus,
-    LimitSettings, Loaded, Month, Overflow, RecordMode, RecordedCall, Reservation,
-    ReservationState, ReserveRequest, TenantId, TenantLifecycle, TenantSums, Timestamp, Totals,
-    Usage,
+    EntryId, Health, Hold, HoldChange, Integration, IntegrationId, IntegrationStatus, LimitAccount,
+    LimitAccountKey, LimitSettings, Loaded, Month, Overflow, RecordMode, RecordedCall, Reservation,
+    ReservationState, ReserveRequest, Subject, TenantId, TenantLifecycle, TenantSums, Timestamp,
+    Totals, Usage,
 };
 
+use self::limits::StoredLimits;
+use super::calendar::TestCalendar;
 use super::entry;
 
 /// A command with owned content.
@@ -57,8 +61,25 @@ impl Submission {
         }
     }
 
+    pub(crate) fn call_id(&self) -> &CallId {
+        self.command(entry(1)).call_id()
+    }
+
     pub(crate) fn key(&self) -> CallKey {
-        key_of(self.command(entry(1)).call_id())
+        key_of(self.call_id())
+    }
+
+    /// What limits look at; `reservation` is that of the call, if there was one before.
+    pub(crate) fn subject<'a>(&'a self, reservation: Option<&Reservation>) -> Option<Subject<'a>> {
+        match &self.action {
+            Action::Record(usage) | Action::RecordKnown(usage) => {
+                let request = reservation.map(|reservation| &reservation.request);
+                let here = request.filter(|other| other.integration_id == usage.integration_id);
+                Some(usage.subject(here.map_or(usage.account_key_id, |held| held.account_key_id)))
+            }
+            Action::Reserve(request) => Some(request.subject()),
+            Action::Release { .. } | Action::Extend { .. } => None,
+        }
     }
 
     /// The month that a record names; storage knows the month of a reservation.
@@ -120,6 +141,7 @@ pub(crate) struct Storage {
     pub(crate) profiles: BTreeMap<IntegrationId, Profile>,
     pub(crate) caps: Caps,
     pub(crate) entries: Vec<Kept>,
+    pub(crate) limits: StoredLimits,
     /// Bytes of records by tenant and day.
     bytes: BTreeMap<(TenantId, i32), i64>,
     last_entry: i64,
@@ -185,6 +207,16 @@ impl Storage {
         Some(account)
     }
 
+    /// The stored account of a limit; `None` if the tenant has no such limit.
+    pub(crate) fn limit_account(
+        &self,
+        key: &LimitAccountKey,
+        now: Timestamp,
+    ) -> Option<LimitAccount> {
+        let limit = self.limits.of(key.tenant_id)?.get(key.limit_id)?;
+        Some(self.limits.account(&limit.rule.bound, key, &self.holds, now))
+    }
+
     /// Opens the book of a group.
     pub(crate) fn load<'a>(
         &self,
@@ -193,6 +225,7 @@ impl Storage {
     ) -> Result<Book<'a>, Overflow> {
         let mut calls = HashMap::new();
         let mut months: BTreeMap<IntegrationId, BTreeSet<Month>> = BTreeMap::new();
+        let mut keys = BTreeSet::new();
         for submission in group {
             let command = submission.command(entry(1));
             let key = (submission.tenant_id, submission.key());
@@ -206,12 +239,16 @@ impl Storage {
                 of_account.extend(submission.month());
                 of_account.extend(reservation.map(Reservation::month));
             }
+            let set = self.limits.of(submission.tenant_id);
+            if let (Some(set), Some(subject)) = (set, submission.subject(reservation)) {
+                keys.extend(set.account_keys(submission.tenant_id, &subject));
+            }
             calls.entry(key).or_insert_with(|| match stored.cloned() {
                 Some(call) => Call::stored(call.call_id, call.reservation, call.record),
                 None => Call::fresh(command.call_id().clone()),
             });
         }
-        self.open(now, calls, months, Vec::new())
+        self.open(now, calls, months, keys, Vec::new())
     }
 
     /// Removes all due holds.
@@ -222,12 +259,13 @@ impl Storage {
     /// Removes at most `limit` due holds.
     pub(crate) fn sweep_some(&mut self, now: Timestamp, limit: usize) {
         let due = self.holds.iter().filter(|hold| hold.expires_at <= now);
-        let due: Vec<Hold> = due.take(limit).copied().collect();
+        let due: Vec<Hold> = due.take(limit).cloned().collect();
         let mut months: BTreeMap<IntegrationId, BTreeSet<Month>> = BTreeMap::new();
         for hold in &due {
             months.entry(hold.integration_id).or_default().insert(hold.month);
         }
-        let book = self.open(now, HashMap::new(), months, due).expect("all that is due is loaded");
+        let book = self.open(now, HashMap::new(), months, BTreeSet::new(), due);
+        let book = book.expect("all that is due is loaded");
         self.save(book);
     }
 
@@ -236,15 +274,27 @@ impl Storage {
         now: Timestamp,
         calls: HashMap<(TenantId, CallKey), Call>,
         months: BTreeMap<IntegrationId, BTreeSet<Month>>,
+        mut keys: BTreeSet<LimitAccountKey>,
         due: Vec<Hold>,
     ) -> Result<Book<'a>, Overflow> {
         let accounts = months.into_iter();
         let accounts =
             accounts.filter_map(|(id, months)| Some((id, self.account(id, months, now)?)));
         let tenants = calls.keys().map(|(tenant_id, _)| (*tenant_id, self.sums(*tenant_id, now)));
-        let loaded =
-            Loaded { accounts: accounts.collect(), tenants: tenants.collect(), calls, due };
-        Book::open(now, self.caps, loaded)
+        let of_limits = calls.keys().map(|(tenant_id, _)| *tenant_id);
+        let of_limits = of_limits.chain(due.iter().map(|hold| hold.tenant_id)).collect();
+        let held = calls.values().filter_map(|call| call.reservation.as_ref());
+        let postings = held.map(|held| &held.postings).chain(due.iter().map(|hold| &hold.postings));
+        let of_postings = postings.flat_map(|postings| postings.iter());
+        keys.extend(of_postings.map(|posting| posting.account.clone()));
+        let loaded = Loaded {
+            accounts: accounts.collect(),
+            tenants: tenants.collect(),
+            limits: self.limits.load(&of_limits, &keys, &self.holds, now),
+            calls,
+            due,
+        };
+        Book::open(now, self.caps, &TestCalendar, loaded)
     }
 
     fn sums(&self, tenant_id: TenantId, now: Timestamp) -> TenantSums {
@@ -267,6 +317,7 @@ impl Storage {
                 self.rate.insert((*id, slot), (second, calls));
             }
         }
+        self.limits.save(book.limits());
         for (key, call) in book.calls().iter().filter(|(_, call)| call.is_changed()) {
             assert!(!call.is_void(), "a change leaves something behind: {call:?}");
             let record = self.calls.get_mut(key).and_then(|stored| stored.record.take());
@@ -284,7 +335,7 @@ impl Storage {
             self.keep(entry);
         }
         for change in book.holds() {
-            self.change(*change);
+            self.change(change.clone());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use bursar_core::{AccountSums, Decision, Estimate, Verdict, decide};
+use bursar_core::{AccountSums, Decision, Estimate, IntegrationId, OwnedSubject, Verdict, decide};
 use bursar_store::DecisionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -240,13 +240,13 @@ pub(crate) async fn get_status(
     app.store.integration(caller.tenant_id, integration_id).await?.ok_or_else(not_found)?;
     let snapshot = app
         .store
-        .account_snapshot(caller.tenant_id, integration_id)
+        .account_snapshot(caller.tenant_id, OwnedSubject::new(integration_id))
         .await?
         .ok_or_else(not_found)?;
     let (account, now) = (&snapshot.account, snapshot.now);
     let sums = AccountSums::of(account, now).map_err(|_| ApiError::of(ErrorCode::Internal))?;
     let limits = account.integration.limits;
-    let [budget, tokens, rate] = limits.all().map(|limit| sums.state(&limit));
+    let [budget, tokens, rate] = limits.all().map(|limit| sums.state(limit));
     Ok(Answer::ok(StatusView {
         integration_id: integration_id.to_string(),
         integration_status: account.integration.status.as_str(),
@@ -281,6 +281,12 @@ pub(crate) async fn get_status(
     }))
 }
 
+/// What limits look at.
+fn subject(caller: &Authorized, integration_id: IntegrationId) -> OwnedSubject {
+    let account_key_id = caller.key.map(|key| key.account_key_id);
+    OwnedSubject { account_key_id, ..OwnedSubject::new(integration_id) }
+}
+
 async fn evaluate(
     app: &App,
     caller: &Authorized,
@@ -291,7 +297,9 @@ async fn evaluate(
         .unwrap_or_else(|| caller.restricted_to.map_or_else(String::new, |id| id.to_string()));
     let snapshot = match asked {
         Some(integration_id) => {
-            app.store.account_snapshot(caller.tenant_id, integration_id).await?
+            let subject = subject(caller, integration_id);
+            let found = app.store.account_snapshot(caller.tenant_id, subject.clone()).await?;
+            found.map(|snapshot| (snapshot, subject))
         }
         None => None,
     };
@@ -306,7 +314,7 @@ async fn evaluate(
             at,
         });
     };
-    let Some(snapshot) = snapshot else {
+    let Some((snapshot, subject)) = snapshot else {
         let decision = Decision::hard_blocked(caller.unknown_integration());
         let now = app.store.now();
         app.metrics.decided(DecisionKind::Check, &decision);
@@ -315,8 +323,11 @@ async fn evaluate(
         return Ok((view, HeaderMap::new()));
     };
     let (account, now) = (&snapshot.account, snapshot.now);
-    let decision =
-        decide(account, estimate, now).map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
+    let decided = snapshot
+        .limits
+        .in_force(caller.tenant_id, &subject.as_subject())
+        .and_then(|limits| decide(account, &limits, estimate, now));
+    let decision = decided.map_err(|_| ApiError::of(ErrorCode::Unavailable))?;
     app.metrics.decided(DecisionKind::Check, &decision);
     if decision.verdict != Verdict::Allowed {
         keep(asked, &decision, now);

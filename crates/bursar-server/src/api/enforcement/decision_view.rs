@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bursar_core::{
-    Account, AccountSums, Decision, Limit, Measure, Reason, ReasonCode, TenantId, Timestamp,
+    Account, AccountSums, BuiltInLimit, Decision, Measure, Reason, ReasonCode, TenantId, Timestamp,
     Verdict, warn_percent,
 };
 use serde::Serialize;
@@ -85,11 +85,11 @@ impl From<&Reason> for ReasonView {
         let shown = |amount: i128| match reason.measure {
             None => None,
             Some(Measure::Cost) => Some(cents(amount)),
-            Some(Measure::Tokens | Measure::Calls) => Some(amount),
+            Some(Measure::Tokens | Measure::Calls | Measure::Concurrent) => Some(amount),
         };
         let dollars = |amount: i128| match reason.measure {
             Some(Measure::Cost) => Some(usd(amount)),
-            Some(Measure::Tokens | Measure::Calls) | None => None,
+            Some(Measure::Tokens | Measure::Calls | Measure::Concurrent) | None => None,
         };
         Self {
             code: reason.code.as_str(),
@@ -118,22 +118,34 @@ fn message(reason: &Reason) -> String {
         ReasonCode::CredentialsInvalid => "The provider refused the credential.".to_owned(),
         ReasonCode::TenantSuspended => "The tenant is not active.".to_owned(),
         ReasonCode::BudgetExceeded => format!(
-            "This call does not fit: ${} of the ${} monthly budget is used or held.",
+            "This call does not fit: ${} of the ${} budget is used or held.",
             usd(current),
             usd(limit)
         ),
-        ReasonCode::TokenLimitExceeded => format!(
-            "This call does not fit: {current} of the {limit} tokens a month are used or held."
-        ),
+        ReasonCode::TokenLimitExceeded => {
+            format!("This call does not fit: {current} of the {limit} tokens are used or held.")
+        }
         ReasonCode::RateLimitExceeded => {
             format!("{current} of {limit} calls a minute were made in the last 60 seconds.")
         }
-        ReasonCode::BudgetWarning => {
-            format!("With this call, at least {percent} % of the monthly budget is used or held.")
+        ReasonCode::CallLimitExceeded => {
+            format!("This call does not fit: {current} of the {limit} calls are made or reserved.")
         }
-        ReasonCode::TokenWarning => format!(
-            "With this call, at least {percent} % of the tokens of the month are used or held."
-        ),
+        ReasonCode::ConcurrencyExceeded => {
+            format!("{current} of the {limit} calls that may run at the same time are open.")
+        }
+        ReasonCode::ScopeMissing => {
+            "A limit requires a label, such as an agent or a tag, that the call lacks.".to_owned()
+        }
+        ReasonCode::BudgetWarning => {
+            format!("With this call, at least {percent} % of the budget is used or held.")
+        }
+        ReasonCode::TokenWarning => {
+            format!("With this call, at least {percent} % of the tokens are used or held.")
+        }
+        ReasonCode::CallWarning => {
+            format!("With this call, at least {percent} % of the calls are made or reserved.")
+        }
         ReasonCode::ProviderUnreachable => {
             "The provider could not be reached at the last check.".to_owned()
         }
@@ -151,7 +163,7 @@ pub(crate) fn rate_limit_headers(
     let Ok(sums) = AccountSums::of(account, now) else { return headers };
     let limits = account.integration.limits.limits();
     let (policies, states): (Vec<_>, Vec<_>) =
-        limits.map(|limit| quota(&sums, decision, &limit, now)).unzip();
+        limits.map(|limit| quota(&sums, decision, limit, now)).unzip();
     for (name, items) in [(POLICY, policies), (RATELIMIT, states)] {
         if let Ok(value) = HeaderValue::try_from(items.join(", "))
             && !items.is_empty()
@@ -166,12 +178,12 @@ pub(crate) fn rate_limit_headers(
 fn quota(
     sums: &AccountSums,
     decision: &Decision,
-    limit: &Limit,
+    limit: BuiltInLimit,
     now: Timestamp,
 ) -> (String, String) {
     /// The largest integer of a structured field (RFC 9651).
     const INTEGER_MAX: i128 = 999_999_999_999_999;
-    let name = limit_type(limit.measure);
+    let name = limit_type(limit.measure());
     let state = sums.state(limit);
     let (window, reset) = match state.resets_at {
         Some(end) => (end.second() - sums.month.start().second(), end.second() - now.second()),
@@ -181,11 +193,11 @@ fn quota(
         }
     };
     // A budget is reported in whole cents. The remainder is rounded down.
-    let unit = match limit.measure {
+    let unit = match limit.measure() {
         Measure::Cost => i128::from(bursar_core::NANOS_PER_CENT),
-        Measure::Tokens | Measure::Calls => 1,
+        Measure::Tokens | Measure::Calls | Measure::Concurrent => 1,
     };
-    let amount = (limit.amount / unit).min(INTEGER_MAX);
+    let amount = (limit.amount() / unit).min(INTEGER_MAX);
     let left = (state.left().unwrap_or_default() / unit).min(INTEGER_MAX);
     (format!("\"{name}\";q={amount};w={window}"), format!("\"{name}\";r={left};t={reset}"))
 }

@@ -148,8 +148,7 @@ impl From<&Reservation> for HeldView {
 
 impl From<Reservation> for ReservationView {
     fn from(reservation: Reservation) -> Self {
-        let Reservation { request, decision: _, created_at, expires_at, state, ended_at } =
-            reservation;
+        let Reservation { request, created_at, expires_at, state, ended_at, .. } = reservation;
         let cost = i128::from(request.estimate.cost.get());
         Self {
             call_id: request.call_id.as_str().to_owned(),
@@ -262,7 +261,12 @@ pub(crate) async fn create_reservation(
         let decision = DecisionView::new(&decision, tenant_id, name, now);
         return Ok(Answer::ok(ReserveView { decision, reservation: None }).into_response());
     };
-    let request = ReserveRequest { integration_id, call_id, estimate, model, ttl_seconds };
+    let request = ReserveRequest {
+        model,
+        ttl_seconds,
+        account_key_id: caller.key.map(|key| key.account_key_id),
+        ..ReserveRequest::new(integration_id, call_id, estimate)
+    };
     let (outcome, snapshot) = app.ledger.reserve_with_snapshot(tenant_id, request).await?;
     match outcome {
         ReserveOutcome::Held(held) => {
@@ -385,7 +389,7 @@ pub(crate) async fn extend_reservation(
     let extend: ReservationExtend = body.read_optional().await?;
     let ttl_seconds = extend.ttl_seconds.map(ReserveRequest::check_ttl).transpose()?;
     match app.ledger.extend(caller.tenant_id, call_id, caller.restricted_to, ttl_seconds).await? {
-        ExtendOutcome::Extended(reservation) => Ok(Answer::ok(reservation.into())),
+        ExtendOutcome::Extended(reservation) => Ok(Answer::ok((*reservation).into())),
         ExtendOutcome::NotFound => Err(ApiError::of(ErrorCode::ReservationNotFound)),
         ExtendOutcome::Ended(state) => Err(ended(state)),
         ExtendOutcome::TenantNotActive => Err(ApiError::of(ErrorCode::TenantSuspended)),

@@ -1,7 +1,7 @@
 //! Integrations: create, read, change, enable, disable and delete them; show their limits.
 
 use axum::extract::State;
-use bursar_core::{AccountSums, CostBasis, IntegrationStatus, LimitSettings};
+use bursar_core::{AccountSums, CostBasis, IntegrationStatus, LimitSettings, OwnedSubject};
 use bursar_store::{
     Changed, Control, ControlTx, IntegrationDraft, IntegrationEdit, IntegrationFilter,
     IntegrationRow,
@@ -376,7 +376,8 @@ pub(crate) async fn get_integration_limits(
     if caller.restricted_to.is_some_and(|own| own != row.integration_id) {
         return Err(not_found());
     }
-    let snapshot = app.store.account_snapshot(caller.tenant_id, row.integration_id).await?;
+    let subject = OwnedSubject::new(row.integration_id);
+    let snapshot = app.store.account_snapshot(caller.tenant_id, subject).await?;
     let snapshot = snapshot.ok_or_else(not_found)?;
     let current = snapshot.now.month();
     let month = period.unwrap_or(current);

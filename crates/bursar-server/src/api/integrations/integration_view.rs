@@ -194,7 +194,7 @@ impl LimitsView {
     /// The limits of an integration, and how far one month of it used them.
     pub(crate) fn new(row: IntegrationRow, sums: &AccountSums) -> Self {
         let limits = row.rules.limits;
-        let [budget, tokens, rate] = limits.all().map(|limit| sums.state(&limit));
+        let [budget, tokens, rate] = limits.all().map(|limit| sums.state(limit));
         let month = sums.month;
         Self {
             integration_id: row.integration_id.to_string(),

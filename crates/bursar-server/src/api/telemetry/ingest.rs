@@ -4,8 +4,8 @@ use std::fmt;
 
 use axum::extract::State;
 use bursar_core::{
-    CostSource, EntryId, IntegrationId, KeyId, OnboardingState, RecordMode, RecordOutcome,
-    RecordRefusal, TenantId, Usage,
+    CostSource, EntryId, IntegrationId, OnboardingState, RecordMode, RecordOutcome, RecordRefusal,
+    TenantId, Usage,
 };
 use bursar_store::CostedOutcome;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -20,6 +20,7 @@ use crate::api::telemetry::usage_record::{CheckedRecord, UsageRecord, check_reco
 use crate::app::App;
 use crate::auth::access::INGEST;
 use crate::auth::authorize::Authorized;
+use crate::auth::caller::CallerKey;
 use crate::protection::protector::RecordsProtection;
 use crate::wire::body::{BATCH, BATCH_RECORDS_MAX, SMALL, Text, parse_envelope};
 use crate::wire::enums;
@@ -156,7 +157,7 @@ pub(crate) async fn record_usage(
     protection: RecordsProtection,
     body: Text<SMALL>,
 ) -> Result<Answer<RecordAnswer>, ApiError> {
-    let author = (caller.restricted_to, caller.key_id);
+    let author = (caller.restricted_to, caller.key);
     let read = body.read(move |text| check_record_of(author, text));
     let CheckedRecord { usage, ignored_fields } = read.await?;
     let call_id = usage.call_id.as_str().to_owned();
@@ -203,7 +204,7 @@ pub(crate) async fn record_usage_batch(
     body: Text<BATCH>,
 ) -> Result<Answer<BatchAnswer>, ApiError> {
     let (tenant_id, mode) = (caller.tenant_id, protection.mode());
-    let author = (caller.restricted_to, caller.key_id);
+    let author = (caller.restricted_to, caller.key);
     let reading = app.clone();
     // The body is dropped here: records that wait in the queue are not kept twice.
     let checked = body.read(move |text| check_batch(&reading, (tenant_id, mode), author, text));
@@ -269,13 +270,14 @@ enum Slot {
     Sent { call_id: String, ignored_fields: IgnoredFields },
 }
 
-/// The integration and the id of the key that writes a record.
-type Author = (Option<IntegrationId>, Option<KeyId>);
+/// The only integration of the author of a record, and the key that writes it.
+type Author = (Option<IntegrationId>, Option<CallerKey>);
 
 /// Reads and checks a record, and notes who wrote it.
-fn check_record_of((restricted_to, key_id): Author, text: &str) -> Result<CheckedRecord, ApiError> {
+fn check_record_of((restricted_to, key): Author, text: &str) -> Result<CheckedRecord, ApiError> {
     let mut record = check_record(text, restricted_to)?;
-    record.usage.key_id = key_id;
+    record.usage.key_id = key.map(|key| key.key_id);
+    record.usage.account_key_id = key.map(|key| key.account_key_id);
     Ok(record)
 }
 

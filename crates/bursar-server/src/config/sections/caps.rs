@@ -25,6 +25,7 @@ impl CapSettings {
             reservations_per_integration: self.reservations_per_integration.to_i64(),
             reservations_per_tenant: self.reservations_per_tenant.to_i64(),
             stored_bytes_per_day: self.stored_bytes_per_day.to_i64(),
+            ..Caps::DEFAULT
         }
     }
 }

@@ -66,7 +66,19 @@ impl Tenants {
             exceed_override(&fleet, &tenant, &mut http);
         }
         // No request writes them yet.
-        site.database.run("insert into tag_names select tenant_id, 'team' from tenants");
+        for insert in [
+            "tag_names select tenant_id, 'team' from tenants",
+            "limits (tenant_id, limit_id, name, scope, measure, amount, action, warn_percents, \
+             required, enabled, managed_by, created_at, updated_at, created_by) \
+             select tenant_id, tenant_id, 'calls', 1, 4, 1, 3, '', 0, 0, 1, 1, 1, 'operator' \
+             from tenants",
+            "limit_accounts select tenant_id, tenant_id, '', 0, 0, 0, 0, 0, 0, 0, 0 from tenants",
+            "limit_seconds select tenant_id, tenant_id, '', 0, 0, 0, 0, 0, 0, 0, 0 from tenants",
+            "limit_values select tenant_id, tenant_id, 0, 0 from tenants",
+            "postings select tenant_id, tenant_id, '', 0, gen_random_uuid(), 0, 0, 0 from tenants",
+        ] {
+            site.database.run(&format!("insert into {insert}"));
+        }
         let tables = values(site.database.run(TABLES));
         let numbers = values(site.database.run("select tenant_id from tenants order by tenant_id"));
         let numbers = numbers.try_into().expect("two tenants");

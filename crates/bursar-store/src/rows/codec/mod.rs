@@ -3,20 +3,21 @@
 //! Codes are part of the stored data: they are added, and never changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bursar_core::{
-    CallId, CallKey, CostBasis, CostSource, Decision, Dimension, EntryKind, FailureCause, Health,
-    IntegrationStatus, Measure, OnboardingState, PolicyResult, Reason, ReasonCode, RecordSource,
-    ReservationState, Tags, TenantId, TenantLifecycle, Timestamp, UnitAmount, Units, UsageStatus,
-    Verdict,
+    Action, CallId, CallKey, CostBasis, CostSource, Decision, Dimension, EntryKind, FailureCause,
+    Health, IntegrationStatus, LimitAccountKey, LimitId, Measure, OnboardingState, PolicyResult,
+    Posting, Reason, ReasonCode, RecordSource, ReservationState, Tags, TenantId, TenantLifecycle,
+    Timestamp, UnitAmount, Units, UsageStatus, Verdict,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::StoreError;
-use crate::rows::row::DecisionKind;
+use crate::rows::row::{DecisionKind, ManagedBy};
 
-/// The code of the only scope of limits.
+/// The code of the only scope of counters.
 pub(crate) const SCOPE_INTEGRATION: i64 = 1;
 
 /// The short key of a call id: 128 bits of BLAKE3 over tenant and call id.
@@ -82,6 +83,10 @@ codes!(ReservationState, reservation_state_code, reservation_state, {
     Open = 1, Settled = 2, Released = 3, Expired = 4,
 });
 
+codes!(Measure, measure_code, measure, { Cost = 1, Tokens = 2, Calls = 3, Concurrent = 4, });
+codes!(Action, action_code, action, { Block = 1, Throttle = 2, Warn = 3, });
+codes!(ManagedBy, managed_by_code, managed_by, { Tenant = 1, Operator = 2, });
+
 codes!(Dimension, dimension_code, dimension, { Rate = 1, Burst = 2, Cost = 3, Anomaly = 4, });
 
 /// An instant from its stored number.
@@ -110,6 +115,32 @@ pub(crate) fn tags(text: Option<&str>) -> Result<Tags, StoreError> {
     let Some(text) = text else { return Ok(Tags::default()) };
     let corrupt = |_| StoreError::Corrupt("the tags of an entry have an unknown form".to_owned());
     serde_json::from_str(text).map(Tags::stored).map_err(corrupt)
+}
+
+/// Postings as a JSON array of `[limit_id, value, start]`; `None` if there are none.
+pub(crate) fn postings_text(postings: &[Posting]) -> Option<String> {
+    let of = |posting: &Posting| {
+        let Posting { account, start } = posting;
+        serde_json::json!([account.limit_id.number(), &*account.value, start.micros()])
+    };
+    let list: Vec<serde_json::Value> = postings.iter().map(of).collect();
+    (!list.is_empty()).then(|| serde_json::Value::Array(list).to_string())
+}
+
+/// Reads what [`postings_text`] wrote.
+pub(crate) fn postings(
+    tenant_id: TenantId,
+    text: Option<&str>,
+) -> Result<Arc<[Posting]>, StoreError> {
+    let Some(text) = text else { return Ok(Arc::default()) };
+    let corrupt = || StoreError::Corrupt("the postings of a reservation are not readable".into());
+    let list: Vec<(i64, String, i64)> = serde_json::from_str(text).map_err(|_| corrupt())?;
+    let of = |(limit, value, start): (i64, String, i64)| {
+        let limit_id = id(LimitId::from_number, limit)?;
+        let account = LimitAccountKey { tenant_id, limit_id, value: value.into() };
+        Ok(Posting { account, start: timestamp(start)? })
+    };
+    list.into_iter().map(of).collect()
 }
 
 /// An id from its stored number.
@@ -172,7 +203,7 @@ pub(crate) fn decision(text: Option<&str>) -> Result<Decision, StoreError> {
         let measure = match reason.measure.as_deref() {
             None => None,
             Some(word) => Some(
-                [Measure::Cost, Measure::Tokens, Measure::Calls]
+                Measure::ALL
                     .into_iter()
                     .find(|measure| measure_word(*measure) == word)
                     .ok_or_else(corrupt)?,
@@ -200,6 +231,7 @@ const fn measure_word(measure: Measure) -> &'static str {
         Measure::Cost => "cost",
         Measure::Tokens => "tokens",
         Measure::Calls => "calls",
+        Measure::Concurrent => "concurrent",
     }
 }
 

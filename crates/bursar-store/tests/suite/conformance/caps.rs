@@ -31,8 +31,12 @@ async fn refused_by(
     }
 }
 
-const FEW: Caps =
-    Caps { reservations_per_integration: 2, reservations_per_tenant: 3, stored_bytes_per_day: 0 };
+const FEW: Caps = Caps {
+    reservations_per_integration: 2,
+    reservations_per_tenant: 3,
+    stored_bytes_per_day: 0,
+    ..Caps::DEFAULT
+};
 
 pub(crate) async fn open_reservations_are_limited_by_integration_and_tenant(subject: Subject) {
     let (subject, tenant_id, [one, other]) = capped(subject, FEW).await;

@@ -103,8 +103,13 @@ pub(crate) async fn a_clock_that_is_ahead_for_half_a_second_changes_nothing(subj
             .control(place.0, |control: &mut Control<'_>| control.rename_tenant("other"));
         assert_eq!(rename.await.is_err(), refused);
         // Reads continue, at the time without the jump.
-        let snapshot =
-            subject.world.store.account_snapshot(place.0, place.1).await.unwrap().unwrap();
+        let snapshot = subject
+            .world
+            .store
+            .account_snapshot(place.0, bursar_core::OwnedSubject::new(place.1))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(snapshot.now, before);
         assert_eq!(snapshot.account.counter(before.month()).unwrap().used.calls, 1);
         subject.world.ledger.sweep().await.unwrap();

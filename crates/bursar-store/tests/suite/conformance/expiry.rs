@@ -35,7 +35,11 @@ pub(crate) async fn a_due_hold_counts_in_no_read_before_and_after_the_sweep(subj
         [(last, totals(cents(10), 100, 1)), (now.plus_seconds(60), Totals::default())]
     {
         subject.world.clock.set(at);
-        let snapshot = store.account_snapshot(tenant_id, integration_id).await.unwrap().unwrap();
+        let snapshot = store
+            .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(snapshot.now, at);
         assert_eq!(snapshot.account.counter(now.month()).unwrap().held, expected);
         let open = store.open_reservations(tenant_id, Some(integration_id), ALL).await.unwrap();
@@ -232,7 +236,12 @@ pub(crate) async fn a_hold_that_ended_stays_ended_when_the_clock_goes_back(subje
     let decided_at = subject.world.clock.now();
     subject.world.clock.set(start);
     let subject = subject.reopened().await;
-    let snapshot = subject.world.store.account_snapshot(account.0, account.1).await.unwrap();
+    let snapshot = subject
+        .world
+        .store
+        .account_snapshot(account.0, bursar_core::OwnedSubject::new(account.1))
+        .await
+        .unwrap();
     assert!(snapshot.unwrap().now >= decided_at);
     subject.world.verify().await;
 }

@@ -59,6 +59,7 @@ pub(crate) async fn an_api_key_is_read_back(subject: Subject) {
         revoked_at: None,
         last_used_at: None,
         replaced_by: None,
+        account_key_id: made.key_id,
     };
     assert_eq!(made, expected);
 
@@ -124,6 +125,7 @@ pub(crate) async fn an_integration_key_is_read_back(subject: Subject) {
         revoked_at: None,
         last_used_at: None,
         replaced_by: None,
+        account_key_id: made.key_id,
     };
     assert_eq!(made, expected);
 

@@ -35,7 +35,12 @@ async fn edit_row(
 async fn refusal(subject: &Subject, account: Account, call: &str) -> Option<ReasonCode> {
     let outcome = subject.reserve(account.0, request(account.1, call)).await;
     let snapshot = subject.account_snapshot(account.0, account.1).await;
-    let readers_see = bursar_core::decide(&snapshot.account, Estimate::default(), snapshot.now);
+    let readers_see = bursar_core::decide(
+        &snapshot.account,
+        &bursar_core::LimitsInForce::default(),
+        Estimate::default(),
+        snapshot.now,
+    );
     match outcome {
         ReserveOutcome::Held(_) => None,
         ReserveOutcome::Refused(decision) => {

@@ -92,7 +92,7 @@ pub(crate) async fn only_an_open_hold_is_extended(subject: Subject) {
     assert_eq!(reservation.expires_at, now.plus_seconds(660));
     let subject = subject.reopened().await;
     let open = subject.world.store.open_reservations(tenant_id, None, ALL).await.unwrap();
-    assert_eq!(open.rows[0].reservation, reservation);
+    assert_eq!(open.rows[0].reservation, *reservation);
 
     let ended = |state| ExtendOutcome::Ended(state);
     let extended = subject.extend(tenant_id, "released", None).await;

@@ -90,7 +90,12 @@ impl Subject {
         integration_id: IntegrationId,
     ) -> AccountSnapshot {
         self.world.ledger.load_account(tenant_id, integration_id).await.unwrap();
-        self.world.store.account_snapshot(tenant_id, integration_id).await.unwrap().unwrap()
+        self.world
+            .store
+            .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// A month as readers see it: without holds that are due, swept or not.

@@ -45,8 +45,16 @@ pub(crate) async fn a_foreign_tenant_reads_nothing(subject: Subject) {
     let id = integration.integration_id;
     let (store, now) = (&subject.world.store, subject.world.clock.now());
     subject.world.ledger.load_account(stranger, id).await.unwrap();
-    assert!(store.account_snapshot(stranger, id).await.unwrap().is_none());
-    assert!(store.account_snapshot(owner, id).await.unwrap().is_some());
+    assert!(
+        store
+            .account_snapshot(stranger, bursar_core::OwnedSubject::new(id))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        store.account_snapshot(owner, bursar_core::OwnedSubject::new(id)).await.unwrap().is_some()
+    );
     let counter = store.counter(stranger, id, now.month()).await.unwrap();
     assert_eq!(counter, Counter::default());
     for only in [None, Some(id)] {

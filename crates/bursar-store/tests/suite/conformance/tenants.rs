@@ -49,7 +49,12 @@ pub(crate) async fn the_clock_of_the_store_never_runs_backwards(subject: Subject
     assert!(subject.entries(tenant_id).await.iter().all(|row| row.created_at >= now));
     // An account stores the instant of its last decision.
     let subject = subject.reopened().await;
-    let snapshot = subject.world.store.account_snapshot(tenant_id, integration_id).await.unwrap();
+    let snapshot = subject
+        .world
+        .store
+        .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
+        .await
+        .unwrap();
     assert!(snapshot.unwrap().now >= now, "after a restart");
 }
 

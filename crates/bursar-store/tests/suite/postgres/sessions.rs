@@ -284,8 +284,9 @@ fn grown() -> Database {
          insert into integrations values (1, 1, 'one', 'openai', null, '{}', null, 2, 1, null, null,
              null, 0, 0, 0, 1, 1, 1, 'operator', null);
          insert into reservations (tenant_id, call_key, call_id, integration_id,
-             estimated_cost_nanos, estimated_tokens, ttl_seconds, reserved_at, expires_at, state)
-             select 1, gen_random_uuid(), 'call ' || n, 1, 1, 1, 1, n, n, 1
+             estimated_cost_nanos, estimated_tokens, ttl_seconds, reserved_at, expires_at, state,
+             limits_version)
+             select 1, gen_random_uuid(), 'call ' || n, 1, 1, 1, 1, n, n, 1, 0
              from generate_series(1, 20000) n;
          insert into counters values (1, 1, 1, 0, 0, 0, 0, 20000, 20000, 20000, 1);
          insert into open_reservations values (1, 20000);

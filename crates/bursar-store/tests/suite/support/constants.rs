@@ -19,6 +19,7 @@ pub(crate) fn constants(folder: &str, hint: &str) -> Vec<Constant> {
     for (file, source) in sources(folder) {
         // Where the macro begins is a question of the width of a line.
         let source = source.replace("=\n    locked!(", "= locked!(");
+        let source = source.replace("=\n    concat!(", "= concat!(");
         for piece in source.split("const ").skip(1) {
             let Some((name, rest)) = piece.split_once(": ") else { continue };
             let is_name =

@@ -198,6 +198,10 @@ impl ControlTx for FaultyWriter {
         self.inner.integration_changes(integration_id, rules);
     }
 
+    fn limits_change(&mut self, tenant_id: TenantId) {
+        self.inner.limits_change(tenant_id);
+    }
+
     fn set_last_used(
         &mut self,
         tenant_id: TenantId,

@@ -183,8 +183,12 @@ impl World {
         let recount = Recount::of(self.database.as_ref());
         for &(tenant_id, integration_id) in &recount.integrations {
             self.ledger.load_account(tenant_id, integration_id).await.unwrap();
-            let snapshot =
-                self.store.account_snapshot(tenant_id, integration_id).await.unwrap().unwrap();
+            let snapshot = self
+                .store
+                .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
+                .await
+                .unwrap()
+                .unwrap();
             let (account, now) = (snapshot.account, snapshot.now);
             let counter = account.counter(now.month()).unwrap();
             let key = (tenant_id, integration_id);
@@ -257,11 +261,6 @@ pub(crate) fn usage(integration_id: IntegrationId, call: &str) -> Usage {
 
 /// A request for 10 cents and 100 tokens, for ten minutes.
 pub(crate) fn request(integration_id: IntegrationId, call: &str) -> ReserveRequest {
-    ReserveRequest {
-        integration_id,
-        call_id: call_id(call),
-        estimate: Estimate::new(cents(10), 100).unwrap(),
-        model: None,
-        ttl_seconds: 600,
-    }
+    let estimate = Estimate::new(cents(10), 100).unwrap();
+    ReserveRequest::new(integration_id, call_id(call), estimate)
 }
