@@ -265,6 +265,8 @@ create table limits (
     created_at bigint not null,
     updated_at bigint not null,
     created_by text not null,
+    -- The version of the set from which on it counts.
+    since_version bigint not null,
     primary key (tenant_id, limit_id)
 );
 

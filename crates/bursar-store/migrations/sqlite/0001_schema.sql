@@ -249,6 +249,8 @@ create table limits (
     created_at integer not null,
     updated_at integer not null,
     created_by text not null,
+    -- The version of the set from which on it counts.
+    since_version integer not null,
     primary key (tenant_id, limit_id)
 ) without rowid, strict;
 

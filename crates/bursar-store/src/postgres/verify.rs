@@ -14,6 +14,7 @@ use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::decode::fact_columns;
 use crate::rows::entry_columns::entry_columns;
+use crate::rows::limit_row::limit_columns;
 use crate::rows::rollup_columns::rollup_figures;
 use crate::rows::rollup_labels::LabelKind;
 use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
@@ -38,7 +39,7 @@ const ENTRIES: &str = concat!(
     "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, \
      occurred_at, created_at, ",
     entry_columns!(entry_text_bytes),
-    ", key_id, tags, counted_tags, ",
+    ", key_id, tags, counted_tags, session_id, account_key_id, limits_version, ",
     fact_columns!(),
     " from usage_entries where tenant_id = $1 and entry_id > $2 order by entry_id limit $3"
 );
@@ -53,6 +54,17 @@ const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, esti
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters \
      where tenant_id = $1 and scope_kind = 1";
+const LIMITS: &str =
+    concat!("select ", limit_columns!(), ", since_version from limits where tenant_id = $1");
+const LIMIT_ACCOUNTS: &str = "select tenant_id, limit_id, value, period_start, used_cost_nanos, \
+     used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls from limit_accounts \
+     where tenant_id = $1";
+const LIMIT_VALUES: &str =
+    "select tenant_id, limit_id, period_start, accounts from limit_values where tenant_id = $1";
+const POSTED: &str = "select tenant_id, call_key, estimated_cost_nanos, estimated_tokens, \
+     expires_at, postings from reservations where tenant_id = $1 and state = 1";
+const POSTINGS: &str = "select tenant_id, limit_id, value, call_key, expires_at, cost_nanos, \
+     tokens from postings where tenant_id = $1";
 const RESERVATIONS: &str =
     "select tenant_id, reservations from open_reservations where tenant_id = $1";
 const BYTES: &str =
@@ -85,9 +97,15 @@ async fn tenant(db: &Client, tenant_id: TenantId) -> Result<VerifyReport, StoreE
     let tenant = tenant_id.number();
     labels(db, tenant, &mut recount).await?;
     for_each_row(db, KEYED_ROLLUPS, params![tenant], |row| recount.add_key(row)).await?;
+    for_each_row(db, LIMITS, params![tenant], |row| recount.add_limit(row)).await?;
+    for_each_row(db, LIMIT_ACCOUNTS, params![tenant], |row| recount.add_limit_account(row)).await?;
+    for_each_row(db, LIMIT_VALUES, params![tenant], |row| recount.add_limit_values(row)).await?;
     entries(db, tenant, &mut recount).await?;
     recount.compare_calls(fetch_number(db, CALLS_WITH_ENTRY, params![tenant]).await?);
     for_each_row(db, OPEN, params![tenant], |row| recount.add_open(row)).await?;
+    for_each_row(db, POSTED, params![tenant], |row| recount.add_posted(row)).await?;
+    for_each_row(db, POSTINGS, params![tenant], |row| recount.compare_posting(row)).await?;
+    recount.compare_limits()?;
     for_each_row(db, COUNTERS, params![tenant], |row| recount.compare_counter(row)).await?;
     for_each_row(db, RESERVATIONS, params![tenant], |row| recount.compare_open(row)).await?;
     for_each_row(db, BYTES, params![tenant], |row| recount.compare_bytes(row)).await?;

@@ -74,6 +74,9 @@ struct AmountColumns {
 }
 
 impl LimitRow {
+    /// The number of columns.
+    pub(crate) const COLUMNS: usize = 23;
+
     /// The values of a statement that writes the row.
     pub(crate) fn values(&self) -> Vec<Value> {
         let Self { limit, .. } = self;

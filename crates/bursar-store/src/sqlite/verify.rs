@@ -7,6 +7,7 @@ use super::error::store_error;
 use crate::error::StoreError;
 use crate::rows::decode::fact_columns;
 use crate::rows::entry_columns::entry_columns;
+use crate::rows::limit_row::limit_columns;
 use crate::rows::rollup_columns::rollup_figures;
 use crate::verify::recount::{CountedEntry, Recount, VerifyReport};
 
@@ -18,7 +19,7 @@ const ENTRIES: &str = concat!(
     "select entry_id, tenant_id, integration_id, call_id, agent_id, provider, model, \
      occurred_at, created_at, ",
     entry_columns!(entry_text_bytes),
-    ", key_id, tags, counted_tags, ",
+    ", key_id, tags, counted_tags, session_id, account_key_id, limits_version, ",
     fact_columns!(),
     " from usage_entries order by entry_id"
 );
@@ -26,6 +27,14 @@ const OPEN: &str = "select tenant_id, integration_id, estimated_cost_nanos, esti
      reserved_at from reservations where state = 1";
 const COUNTERS: &str = "select tenant_id, scope_id, month, used_cost_nanos, used_tokens, \
      used_calls, held_cost_nanos, held_tokens, held_calls, last_at from counters";
+const LIMITS: &str = concat!("select ", limit_columns!(), ", since_version from limits");
+const LIMIT_ACCOUNTS: &str = "select tenant_id, limit_id, value, period_start, used_cost_nanos, \
+     used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls from limit_accounts";
+const LIMIT_VALUES: &str = "select tenant_id, limit_id, period_start, accounts from limit_values";
+const POSTED: &str = "select tenant_id, call_key, estimated_cost_nanos, estimated_tokens, \
+     expires_at, postings from reservations where state = 1";
+const POSTINGS: &str = "select tenant_id, limit_id, value, call_key, expires_at, cost_nanos, \
+     tokens from postings";
 const RESERVATIONS: &str = "select tenant_id, reservations from open_reservations";
 const BYTES: &str = "select tenant_id, integration_id, day, bytes from stored_bytes";
 const ROLLUPS: &str = concat!(
@@ -42,6 +51,9 @@ pub(super) fn verify(db: &Connection) -> Result<VerifyReport, StoreError> {
     let mut recount = Recount::default();
     each(&snapshot, LABELS, |row| recount.add_label(row))?;
     each(&snapshot, KEYED_ROLLUPS, |row| recount.add_key(row))?;
+    each(&snapshot, LIMITS, |row| recount.add_limit(row))?;
+    each(&snapshot, LIMIT_ACCOUNTS, |row| recount.add_limit_account(row))?;
+    each(&snapshot, LIMIT_VALUES, |row| recount.add_limit_values(row))?;
     each(&snapshot, ENTRIES, |row| {
         let entry = CountedEntry::read(row)?;
         let of_call = match entry.call_key()? {
@@ -53,6 +65,9 @@ pub(super) fn verify(db: &Connection) -> Result<VerifyReport, StoreError> {
     let with_entry = snapshot.query_row(CALLS_WITH_ENTRY, [], |row| row.get(0));
     recount.compare_calls(with_entry.map_err(store_error)?);
     each(&snapshot, OPEN, |row| recount.add_open(row))?;
+    each(&snapshot, POSTED, |row| recount.add_posted(row))?;
+    each(&snapshot, POSTINGS, |row| recount.compare_posting(row))?;
+    recount.compare_limits()?;
     each(&snapshot, COUNTERS, |row| recount.compare_counter(row))?;
     each(&snapshot, RESERVATIONS, |row| recount.compare_open(row))?;
     each(&snapshot, BYTES, |row| recount.compare_bytes(row))?;

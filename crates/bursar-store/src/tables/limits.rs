@@ -16,8 +16,6 @@ pub(crate) const SELECT_SET: &str = concat!(
     limit_columns!(),
     " from limits where tenant_id = $1) l on true where s.tenant_id = $1"
 );
-/// The position of the version.
-const VERSION: usize = 23;
 const LIST_LIMITS: &str =
     concat!("select ", limit_columns!(), " from limits where tenant_id = $1 order by limit_id");
 const SELECT_LIMIT: &str =
@@ -29,8 +27,9 @@ const ADVANCE_SET: &str = "update limit_sets set version = version + 1 where ten
 const UPSERT_LIMIT: &str = concat!(
     "insert into limits (",
     limit_columns!(),
-    ") values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-     $19, $20, $21, $22, $23) on conflict (tenant_id, limit_id) do update set \
+    ", since_version) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+     $16, $17, $18, $19, $20, $21, $22, $23, \
+     (select version from limit_sets where tenant_id = $1)) on conflict (tenant_id, limit_id) do update set \
      name = excluded.name, amount = excluded.amount, \
      override_amount = excluded.override_amount, override_until = excluded.override_until, \
      override_reason = excluded.override_reason, action = excluded.action, \
@@ -125,7 +124,7 @@ impl FromRow for SetRow {
             None => None,
             Some(_) => Some(LimitRow::from_row(row)?),
         };
-        Ok(Self { version: row.int(VERSION)?, limit })
+        Ok(Self { version: row.int(LimitRow::COLUMNS)?, limit })
     }
 }
 

@@ -5,20 +5,21 @@
 use std::collections::{HashMap, HashSet};
 
 use bursar_core::{
-    CallId, CallKey, CounterKey, EntryId, EntryKind, IntegrationId, KeyId, Month, Nanos, Tags,
-    TenantId, Timestamp, Totals, Usage,
+    CallId, CallKey, CounterKey, EntryId, EntryKind, IntegrationId, KeyId, Month, Nanos,
+    PolicyResult, Subject, Tags, TenantId, Timestamp, Totals, Usage,
 };
 
 use crate::checked_sum;
 use crate::error::StoreError;
 use crate::rows::codec::{self, call_key};
-use crate::rows::columns::Columns;
+use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::counted_tags::CountedTags;
 use crate::rows::decode;
 use crate::rows::rollup::{Grain, RollupEntry, RollupFacts, RollupKey};
 use crate::rows::rollup_columns::Rollup;
 use crate::rows::rollup_labels::{Admitted, KeyLabel, KeyedModel, Label, MODEL_KEYS_MAX};
 use crate::verify::differences::Differences;
+use crate::verify::limits::{CountedAmount, LimitRecount};
 
 /// The result of a verification.
 #[derive(Debug, Default)]
@@ -66,13 +67,16 @@ pub(crate) struct CountedEntry {
     key_id: Option<KeyId>,
     tags: Tags,
     counted_tags: CountedTags,
+    session_id: Option<String>,
+    account_key_id: Option<KeyId>,
+    limits_version: i64,
     facts: RollupFacts,
 }
 
 impl CountedEntry {
     /// Reads `entry_id, tenant_id, integration_id, call_id, agent_id, provider, model,
-    /// occurred_at, created_at`, the bytes of all texts, `key_id, tags, counted_tags`, and the
-    /// columns of [`decode::rollup_facts`].
+    /// occurred_at, created_at`, the bytes of all texts, `key_id, tags, counted_tags, session_id,
+    /// account_key_id, limits_version`, and the columns of [`decode::rollup_facts`].
     pub(crate) fn read(row: &impl Columns) -> Result<Self, StoreError> {
         let (tenant_id, integration_id) = decode::integration_ref(row, 1)?;
         Ok(Self {
@@ -89,7 +93,10 @@ impl CountedEntry {
             key_id: row.opt_id(10, KeyId::from_number)?,
             tags: codec::tags(row.opt_str(11)?)?,
             counted_tags: CountedTags::stored(row.int(12)?),
-            facts: decode::rollup_facts(row, 13)?,
+            session_id: row.opt_text(13)?,
+            account_key_id: row.opt_id(14, KeyId::from_number)?,
+            limits_version: row.int(15)?,
+            facts: decode::rollup_facts(row, 16)?,
         })
     }
 
@@ -102,6 +109,30 @@ impl CountedEntry {
                     .map_err(|error| StoreError::Corrupt(error.to_string()))?;
                 Ok(Some((self.tenant_id, call_key(self.tenant_id, &call_id))))
             }
+        }
+    }
+
+    /// What limits look at.
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            integration_id: self.integration_id,
+            account_key_id: self.account_key_id,
+            model: Some(&self.model),
+            agent_id: self.agent_id.as_deref(),
+            session_id: self.session_id.as_deref(),
+            tags: &self.tags,
+        }
+    }
+
+    /// What the entry counts in accounts of limits.
+    fn counted_amount(&self) -> CountedAmount {
+        let went_on = self.facts.policy_result != PolicyResult::Blocked;
+        let calls = i64::from(went_on && self.facts.kind == EntryKind::Usage);
+        CountedAmount {
+            occurred_at: self.occurred_at,
+            created_at: self.created_at,
+            limits_version: self.limits_version,
+            amount: Totals { cost: self.facts.cost, tokens: self.facts.tokens.total(), calls },
         }
     }
 
@@ -201,9 +232,53 @@ pub(crate) struct Recount {
     open: HashMap<TenantId, i64>,
     /// Bytes of the entries by the day on which they were stored.
     bytes: HashMap<(TenantId, IntegrationId, i32), i64>,
+    limits: LimitRecount,
 }
 
 impl Recount {
+    /// Adds a limit: the columns of [`LimitRow`](crate::rows::limit_row::LimitRow), and
+    /// `since_version`.
+    pub(crate) fn add_limit(&mut self, row: &impl RawColumns) -> Result<(), StoreError> {
+        self.limits.add_limit(row)
+    }
+
+    /// Adds a stored account of a limit: `tenant_id, limit_id, value, period_start,
+    /// used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, held_calls`.
+    pub(crate) fn add_limit_account(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        self.limits.add_account(row)
+    }
+
+    /// Adds the number of values of a limit: `tenant_id, limit_id, period_start, accounts`.
+    pub(crate) fn add_limit_values(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        self.limits.add_values(row)
+    }
+
+    /// Adds the postings of an open reservation: `tenant_id, call_key, estimated_cost_nanos,
+    /// estimated_tokens, expires_at, postings`.
+    pub(crate) fn add_posted(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        self.limits.add_open(row)
+    }
+
+    /// Compares a stored posting: `tenant_id, limit_id, value, call_key, expires_at, cost_nanos,
+    /// tokens`.
+    pub(crate) fn compare_posting(&mut self, row: &impl Columns) -> Result<(), StoreError> {
+        if let Some(difference) = self.limits.compare_posting(row)? {
+            self.differ(|| difference);
+        }
+        Ok(())
+    }
+
+    /// Compares the accounts of limits, after all entries and postings.
+    pub(crate) fn compare_limits(&mut self) -> Result<(), StoreError> {
+        let (accounts, differences) = std::mem::take(&mut self.limits).differences()?;
+        let accounts = u64::try_from(accounts).unwrap_or(u64::MAX);
+        self.report.counters = self.report.counters.saturating_add(accounts);
+        for difference in differences {
+            self.differ(|| difference);
+        }
+        Ok(())
+    }
+
     /// Adds a label that has rollups of its own: `tenant_id, kind, provider, label`.
     pub(crate) fn add_label(&mut self, row: &impl Columns) -> Result<(), StoreError> {
         let tenant_id = row.id(0, TenantId::from_number)?;
@@ -254,6 +329,7 @@ impl Recount {
         let amount = Totals { cost: entry.facts.cost, tokens, calls };
         let (used, _) = self.counters.entry(key).or_default();
         *used = used.plus(amount)?;
+        self.limits.add_entry(entry.tenant_id, &entry.subject(), &entry.counted_amount())?;
         let Self { rollups, admitted, .. } = self;
         let added = Rollup::of(&entry.facts);
         let of_entry = entry.rollup_entry();

@@ -69,8 +69,8 @@ impl Tenants {
         for insert in [
             "tag_names select tenant_id, 'team' from tenants",
             "limits (tenant_id, limit_id, name, scope, measure, amount, action, warn_percents, \
-             required, enabled, managed_by, created_at, updated_at, created_by) \
-             select tenant_id, tenant_id, 'calls', 1, 4, 1, 3, '', 0, 0, 1, 1, 1, 'operator' \
+             required, enabled, managed_by, created_at, updated_at, created_by, since_version) \
+             select tenant_id, tenant_id, 'calls', 1, 4, 1, 3, '', 0, 0, 1, 1, 1, 'operator', 1 \
              from tenants",
             "limit_accounts select tenant_id, tenant_id, '', 0, 0, 0, 0, 0, 0, 0, 0 from tenants",
             "limit_seconds select tenant_id, tenant_id, '', 0, 0, 0, 0, 0, 0, 0, 0 from tenants",
