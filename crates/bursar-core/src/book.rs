@@ -5,6 +5,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::account::Account;
 use crate::caps::{Caps, ReservationCap, TenantSums};
@@ -166,7 +167,7 @@ impl<'a> Book<'a> {
         let of_calls = book.calls.iter().filter_map(|(&(tenant_id, key), call)| {
             let held = call.reservation.as_ref()?;
             let is_due = held.state == ReservationState::Open && held.expires_at <= now;
-            is_due.then(|| Hold::of(tenant_id, key, held))
+            is_due.then(|| hold_of(&book.limits, (tenant_id, key), held))
         });
         let mut of_calls: Vec<Hold> = of_calls.collect();
         of_calls.sort_unstable_by_key(|hold| (hold.tenant_id, hold.call));
@@ -331,7 +332,7 @@ impl<'a> Book<'a> {
             account.remove_hold(held.month(), held.amount())?;
             self.limits.end(&held.postings, held.amount(), HoldEnd::Settled)?;
             count_open(tenant, -1)?;
-            self.holds.push(HoldChange::Ended(Hold::of(key.0, key.1, &held)));
+            self.holds.push(HoldChange::Ended(hold_of(&self.limits, key, &held)));
             if let Some(reservation) = &mut call.reservation {
                 end_reservation(reservation, ReservationState::Settled, self.now);
             }
@@ -436,7 +437,7 @@ impl<'a> Book<'a> {
             ReservationState::Released => Ok(ReleaseOutcome::Released(reservation.clone())),
             ReservationState::Expired => Ok(ReleaseOutcome::Expired(reservation.clone())),
             ReservationState::Open => {
-                let hold = Hold::of(key.0, key.1, reservation);
+                let hold = hold_of(&self.limits, key, reservation);
                 let account = self.accounts.get_mut(&hold.integration_id).ok_or(Overflow)?;
                 account.remove_hold(hold.month, hold.amount)?;
                 account.advance(self.now);
@@ -473,7 +474,7 @@ impl<'a> Book<'a> {
         if state != ReservationState::Open {
             return Ok(ExtendOutcome::Ended(state));
         }
-        let before = Hold::of(key.0, key.1, reservation);
+        let before = hold_of(&self.limits, key, reservation);
         let ttl = ttl_seconds.unwrap_or(reservation.request.ttl_seconds);
         // An extension never shortens a hold.
         reservation.expires_at = reservation.expires_at.max(self.now.plus_seconds(ttl));
@@ -557,6 +558,12 @@ fn duplicate_outcome(
 
 const fn repeated(entry_id: EntryId, agrees: bool) -> RecordOutcome {
     if agrees { RecordOutcome::Duplicate(entry_id) } else { RecordOutcome::Conflict }
+}
+
+/// The hold of a reservation, in the accounts that still exist.
+fn hold_of(limits: &LimitBook, (tenant_id, call): (TenantId, CallKey), held: &Reservation) -> Hold {
+    let hold = Hold::of(tenant_id, call, held);
+    Hold { postings: limits.existing(Arc::clone(&hold.postings)), ..hold }
 }
 
 fn end_reservation(reservation: &mut Reservation, state: ReservationState, at: Timestamp) {

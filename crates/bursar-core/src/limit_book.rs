@@ -247,6 +247,21 @@ impl LimitBook {
         Ok(changed)
     }
 
+    /// Those of the postings whose accounts exist: a deleted limit took its accounts with it.
+    pub(crate) fn existing(&self, postings: Arc<[Posting]>) -> Arc<[Posting]> {
+        let exists = |posting: &&Posting| self.has_limit_of(&posting.account);
+        if postings.iter().all(|posting| exists(&posting)) {
+            return postings;
+        }
+        postings.iter().filter(exists).cloned().collect()
+    }
+
+    /// Whether the limit of an account still exists.
+    fn has_limit_of(&self, key: &LimitAccountKey) -> bool {
+        let current = self.sets.get(&key.tenant_id);
+        current.is_some_and(|current| current.set.get(key.limit_id).is_some())
+    }
+
     /// Ends a hold in all its accounts.
     pub(crate) fn end(
         &mut self,
@@ -268,9 +283,7 @@ impl LimitBook {
         change: impl Fn(&mut LimitAccount, Timestamp) -> Result<(), Overflow>,
     ) -> Result<(), Overflow> {
         for Posting { account: key, start } in postings {
-            let current = self.sets.get(&key.tenant_id);
-            if current.is_none_or(|current| current.set.get(key.limit_id).is_none()) {
-                // The limit was deleted, and its accounts with it.
+            if !self.has_limit_of(key) {
                 continue;
             }
             let account = self.accounts.get_mut(key).ok_or(Overflow)?;

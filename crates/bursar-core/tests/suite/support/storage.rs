@@ -8,6 +8,7 @@
 mod limits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bursar_core::{
     Account, Book, Call, CallId, CallKey, Caps, Command, CostBasis, CostSource, Counter, Entry,
@@ -361,15 +362,21 @@ impl Storage {
             }
             HoldChange::Ended(hold) => {
                 assert!(self.ended.insert((hold.tenant_id, hold.call)), "ends twice: {hold:?}");
-                let index = self.holds.iter().position(|open| *open == hold);
+                let index = self.holds.iter().position(|open| is_same(open, &hold));
                 self.holds.swap_remove(index.expect("what ends is open"));
             }
             HoldChange::Extended { before, expires_at } => {
-                let open = self.holds.iter_mut().find(|open| **open == before);
-                open.expect("what is extended is open").expires_at = expires_at;
+                let open = self.holds.iter_mut().find(|open| is_same(open, &before));
+                *open.expect("what is extended is open") = Hold { expires_at, ..before };
             }
         }
     }
+}
+
+/// Whether a change is about this hold. It leaves out the accounts of deleted limits.
+fn is_same(open: &Hold, changed: &Hold) -> bool {
+    let is_held = changed.postings.iter().all(|posting| open.postings.contains(posting));
+    is_held && *changed == Hold { postings: Arc::clone(&changed.postings), ..open.clone() }
 }
 
 fn in_group(book: &Book<'_>, hold: &Hold) -> bool {

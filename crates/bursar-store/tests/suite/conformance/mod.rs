@@ -16,6 +16,7 @@ mod grains;
 mod history;
 mod integrations;
 mod keys;
+mod limit_rows;
 mod limits;
 mod mixture;
 mod months;
@@ -165,6 +166,10 @@ macro_rules! conformance {
                     a_changed_tenant_is_used_by_the_next_command,
                     a_token_limit_is_enforced,
                     a_limit_requires_an_estimate;
+                limit_rows:
+                    a_limit_is_read_back_field_by_field,
+                    a_changed_limit_is_read_back,
+                    a_deleted_limit_leaves_no_rows;
                 rates:
                     calls_of_the_last_minute_are_throttled,
                     rate_slots_survive_a_restart,

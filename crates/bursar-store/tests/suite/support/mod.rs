@@ -5,6 +5,7 @@
 pub(crate) mod constants;
 pub(crate) mod faulty;
 pub(crate) mod group;
+pub(crate) mod limits;
 pub(crate) mod postgres_database;
 mod recount;
 pub(crate) mod test_database;
