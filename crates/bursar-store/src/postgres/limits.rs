@@ -4,7 +4,7 @@
 //! one set. Then it locks the numbers of values to which it may add, and the accounts that it may
 //! need, each in key order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bursar_core::{
@@ -25,6 +25,7 @@ use crate::rows::limit_account::{
 };
 use crate::tables::limits::{SELECT_SET, SetRow, set_of};
 use crate::tables::value::FromRow;
+use crate::write::writer_connection::WantedAccounts;
 
 /// Keeps the set of limits as it is until the end of the transaction.
 pub(super) const SHARE_SET: &str = "select version from limit_sets where tenant_id = $1 for share";
@@ -143,6 +144,7 @@ pub(super) struct Locks {
     plain: Vec<LimitAccountKey>,
     /// The locked numbers of values.
     values: HashMap<LimitId, LimitValues>,
+    values_max: i64,
 }
 
 impl Locks {
@@ -152,16 +154,21 @@ impl Locks {
     pub(super) async fn prepare(
         client: &Client,
         set: Arc<LimitSet>,
-        wanted: BTreeSet<LimitAccountKey>,
+        wanted: WantedAccounts,
         (calendar, now): (&dyn Calendar, Timestamp),
         (values_max, all_values): (i64, bool),
     ) -> Result<Self, StoreError> {
         let for_each =
             |key: &LimitAccountKey| set.get(key.limit_id).is_some_and(|limit| limit.is_for_each());
-        let (of_values, plain): (Vec<_>, Vec<_>) = wanted.into_iter().partition(for_each);
-        let own: Vec<LimitAccountKey> =
-            of_values.into_iter().filter(|key| !key.value.is_empty()).collect();
-        let mut locks = Self { set, keys: own.clone(), plain, values: HashMap::new() };
+        let WantedAccounts { mut holding, mut counting } = wanted;
+        // The shared account of a limit is locked only if it is needed, because all calls under the
+        // limit would wait for each other.
+        counting.retain(|key| !for_each(key) || !key.value.is_empty());
+        holding.append(&mut counting);
+        let (own, plain): (Vec<_>, Vec<_>) =
+            holding.into_iter().partition(|key| !key.value.is_empty());
+        let values = HashMap::new();
+        let mut locks = Self { set, keys: own.clone(), plain, values, values_max };
         if let Some(tenant_id) = own.first().map(|key| key.tenant_id) {
             let mut new: HashMap<LimitId, i64> = HashMap::new();
             let starts = starts(client, tenant_id, &own).await?;
@@ -178,12 +185,12 @@ impl Locks {
             for (limit_id, more) in new {
                 let accounts = locks.values.get(&limit_id).map_or(0, |values| values.accounts);
                 if accounts.saturating_add(more) > values_max {
-                    let value = Arc::default();
-                    locks.plain.push(LimitAccountKey { tenant_id, limit_id, value });
+                    locks.plain.push(shared_account(tenant_id, limit_id));
                 }
             }
         }
         locks.plain.sort_unstable();
+        locks.plain.dedup();
         locks.keys.extend(locks.plain.iter().cloned());
         locks.keys.sort_unstable();
         Ok(locks)
@@ -224,7 +231,18 @@ impl Locks {
         }
     }
 
-    /// The loaded accounts; `None` if a value needs a number of values that is not locked.
+    /// The latest start of a period in which values were counted, but none after `latest`.
+    ///
+    /// It was the time of a decision, so the next one is not before it.
+    pub(super) fn latest_start(&self, latest: Timestamp) -> Timestamp {
+        let starts = self.values.values().map(|values| values.start);
+        starts.filter(|start| *start <= latest).max().unwrap_or(Timestamp::MIN)
+    }
+
+    /// The loaded accounts; `None` if a value needs a number of values or a shared account that is
+    /// not locked.
+    ///
+    /// When the locks were chosen, the group may have been in the period before.
     pub(super) fn loaded(
         self,
         tenant_id: TenantId,
@@ -232,12 +250,21 @@ impl Locks {
         (calendar, now): (&dyn Calendar, Timestamp),
     ) -> Result<Option<LoadedLimits>, StoreError> {
         let accounts = accounts(&self.set, tenant_id, &self.keys, (locked, seconds, due))?;
+        let mut new: HashMap<LimitId, (Timestamp, i64)> = HashMap::new();
         for (key, account) in accounts.iter().filter(|(key, _)| !key.value.is_empty()) {
             let Some(limit) = self.set.get(key.limit_id) else { continue };
             let period = limit.rule.bound.period(calendar, now);
             let period = period.map_err(|error| StoreError::Corrupt(error.to_string()))?;
-            let is_in_use = period.is_none_or(|period| account.is_in_use(period));
-            if !is_in_use && !self.values.contains_key(&key.limit_id) {
+            let Some(period) = period.filter(|period| !account.is_in_use(*period)) else {
+                continue;
+            };
+            new.entry(key.limit_id).or_insert((period.start, 0)).1 += 1;
+        }
+        for (limit_id, (start, more)) in new {
+            let Some(values) = self.values.get(&limit_id) else { return Ok(None) };
+            let in_period = if values.start == start { values.accounts } else { 0 };
+            let has_shared = accounts.contains_key(&shared_account(tenant_id, limit_id));
+            if in_period.saturating_add(more) > self.values_max && !has_shared {
                 return Ok(None);
             }
         }
@@ -248,6 +275,11 @@ impl Locks {
             values: values.map(|(limit_id, values)| ((tenant_id, limit_id), values)).collect(),
         }))
     }
+}
+
+/// The key of the account that further values of a limit share.
+fn shared_account(tenant_id: TenantId, limit_id: LimitId) -> LimitAccountKey {
+    LimitAccountKey { tenant_id, limit_id, value: Arc::default() }
 }
 
 /// Keys as the values of two columns.
@@ -411,7 +443,7 @@ pub(super) async fn snapshot(
     let for_each: Vec<i64> = for_each.map(|limit| limit.id.number()).collect();
     let (tenant, columns) = (tenant_id.number(), columns_of(&keys));
     let (plain, values) = (Vec::new(), HashMap::new());
-    let locks = Locks { set, keys, plain, values };
+    let locks = Locks { set, keys, plain, values, values_max: 0 };
     let reads = locks.reads(now);
     let [seconds, due] = reads.send(client, &tenant);
     let values: Sent<'_, Vec<Row>> = Box::pin(async {
@@ -452,7 +484,7 @@ pub(super) fn changes(limits: &LimitBook, holds: &[HoldChange]) -> Vec<Bulk<'sta
     }
     let mut values = KeyedRows::default();
     for ((tenant_id, limit_id), LimitValues { start, accounts }) in limits.changed_values() {
-        let key = LimitAccountKey { tenant_id, limit_id, value: Arc::default() };
+        let key = shared_account(tenant_id, limit_id);
         values.push(&key, [start.micros(), accounts]);
     }
     let (ended, made) = postings(holds);

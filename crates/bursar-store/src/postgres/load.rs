@@ -486,7 +486,8 @@ impl<'w, 'a> Group<'w, 'a> {
         locks: &Locks,
     ) -> Result<Locked, StoreError> {
         let (tenant, rows) = (self.tenant_id.number(), self.numbers());
-        let latest = clock.now().plus_seconds(Counter::APART_SECONDS_MAX).micros();
+        let latest_instant = clock.now().plus_seconds(Counter::APART_SECONDS_MAX);
+        let latest = latest_instant.micros();
         let key = params![tenant, rows];
         let latest_key = params![tenant, rows, latest];
         let statements = locks.statements();
@@ -507,6 +508,7 @@ impl<'w, 'a> Group<'w, 'a> {
             last_at = last_at.max(row.int::<i64>(7).map(|at| if at <= latest { at } else { 0 })?);
         }
         let last_at = crate::rows::codec::timestamp(last_at)?;
+        let last_at = last_at.max(locks.latest_start(latest_instant));
         let (wall, confirmations) = super::clock::reading_of(&reading, 0)?;
         let now = decidable(&clock.observe_database(wall, confirmations))?;
         let integrations = integrations.iter().map(|row| IntegrationRow::from_row(row));

@@ -23,7 +23,7 @@ use crate::rows::row::{IntegrationRow, TenantRow};
 use crate::tables::integrations::SELECT_INTEGRATION;
 use crate::tables::tenants::SELECT_TENANT;
 use crate::tables::value::values;
-use crate::write::writer_connection::{Claim, LoadRequest, ReservedBefore};
+use crate::write::writer_connection::{Claim, LoadRequest, ReservedBefore, WantedAccounts};
 
 const CLAIM: &str = "insert into calls (tenant_id, call_key, entry_id) values (?1, ?2, ?3) \
      on conflict do nothing";
@@ -106,8 +106,9 @@ fn limits(
         let account_key_id = held.request.account_key_id;
         Some(ReservedBefore { call: *key, account_key_id, postings: &held.postings })
     });
-    let keys = request.limit_accounts(&sets, reserved);
-    limits::loaded(writer, sets, keys)
+    let WantedAccounts { mut holding, counting } = request.limit_accounts(&sets, reserved);
+    holding.extend(counting);
+    limits::loaded(writer, sets, holding)
 }
 
 /// The cached copy of an account, or the stored one.

@@ -85,21 +85,21 @@ impl LoadRequest<'_> {
         &self,
         sets: &HashMap<TenantId, Arc<LimitSet>>,
         reservations: impl Iterator<Item = ReservedBefore<'r>>,
-    ) -> BTreeSet<LimitAccountKey> {
-        let mut keys = BTreeSet::new();
+    ) -> WantedAccounts {
+        let WantedAccounts { mut holding, mut counting } = WantedAccounts::default();
         let with_limits =
             |tenant_id: &TenantId| sets.get(tenant_id).filter(|set| !set.limits().is_empty());
         if !sets.keys().any(|tenant_id| with_limits(tenant_id).is_some()) {
-            return keys;
+            return WantedAccounts::default();
         }
         let mut key_ids: HashMap<(TenantId, CallKey), Vec<Option<KeyId>>> = HashMap::new();
         for ReservedBefore { call, account_key_id, postings } in reservations {
-            keys.extend(posted_accounts(sets, postings));
+            holding.extend(posted_accounts(sets, postings));
             key_ids.entry(call).or_default().push(account_key_id);
         }
         for (tenant_id, call, request) in &self.requests {
             let Some(set) = with_limits(tenant_id) else { continue };
-            keys.extend(set.account_keys(*tenant_id, &request.subject()));
+            counting.extend(set.account_keys(*tenant_id, &request.subject()));
             key_ids.entry((*tenant_id, *call)).or_default().push(request.account_key_id);
         }
         for (tenant_id, call, usage) in &self.records {
@@ -107,14 +107,24 @@ impl LoadRequest<'_> {
             let of_call = key_ids.get(&(*tenant_id, *call)).into_iter().flatten();
             let own = std::iter::once(&usage.account_key_id);
             for key_id in of_call.chain(own) {
-                keys.extend(set.account_keys(*tenant_id, &usage.subject(*key_id)));
+                counting.extend(set.account_keys(*tenant_id, &usage.subject(*key_id)));
             }
         }
         for hold in self.due.values() {
-            keys.extend(posted_accounts(sets, &hold.postings));
+            holding.extend(posted_accounts(sets, &hold.postings));
         }
-        keys
+        WantedAccounts { holding, counting }
     }
+}
+
+/// The accounts of limits that a group may need.
+#[derive(Debug, Default)]
+pub(crate) struct WantedAccounts {
+    /// Those in which reservations of its calls and due holds are held.
+    pub(crate) holding: BTreeSet<LimitAccountKey>,
+    /// Those in which its commands may count. For a limit for each value, these are the account of
+    /// the value and the shared one.
+    pub(crate) counting: BTreeSet<LimitAccountKey>,
 }
 
 /// The stored reservation of a call of a group.

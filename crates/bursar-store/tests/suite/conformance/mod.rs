@@ -17,6 +17,7 @@ mod history;
 mod integrations;
 mod keys;
 mod limit_rows;
+mod limit_values;
 mod limits;
 mod mixture;
 mod months;
@@ -170,6 +171,14 @@ macro_rules! conformance {
                     a_limit_is_read_back_field_by_field,
                     a_changed_limit_is_read_back,
                     a_deleted_limit_leaves_no_rows;
+                limit_values:
+                    values_beyond_the_cap_share_an_account,
+                    a_new_period_counts_its_values_anew,
+                    new_values_of_one_group_do_not_exceed_the_cap,
+                    a_record_that_counts_nothing_takes_no_value,
+                    a_named_value_has_a_limit_of_its_own,
+                    each_integration_has_an_account_unless_it_has_a_limit,
+                    a_rotated_key_goes_on_in_the_account_of_its_line;
                 rates:
                     calls_of_the_last_minute_are_throttled,
                     rate_slots_survive_a_restart,
