@@ -53,9 +53,9 @@ fn all_kinds(subject: &Subject, tenant_id: TenantId, scopes: Vec<Scope>) -> Vec<
         let is_overridden = matches!(&row.limit.rule.bound, Bound::Tokens(..));
         row.limit.rule.action = actions[at % 3];
         row.limit.rule.warn_percents = WarnPercents::new(percents[at % 4]).unwrap();
-        (row.limit.required, row.limit.enabled) = (at % 2 == 0, at % 5 != 0);
+        (row.limit.required, row.limit.enabled) = (at.is_multiple_of(2), !at.is_multiple_of(5));
         row.override_reason = is_overridden.then(|| "a launch \u{1f680}".to_owned());
-        row.managed_by = if at % 2 == 0 { ManagedBy::Operator } else { ManagedBy::Tenant };
+        row.managed_by = if at.is_multiple_of(2) { ManagedBy::Operator } else { ManagedBy::Tenant };
         row.updated_at = day(2026, 3, 14).plus_seconds(at as u32);
         row
     };

@@ -9,7 +9,7 @@ use bursar_store::KeyDraft;
 use crate::conformance::subject::{Subject, unlimited};
 use crate::support::group::{CommandFuture, in_one_group};
 use crate::support::limits::{
-    calls, cost, daily, each, limit, limit_sums, only, put_limits, subject_of,
+    calls, cost, daily, each, limit, limit_sums, only, put_limits, refusal, subject_of,
 };
 use crate::support::{day, request, usage};
 
@@ -29,11 +29,7 @@ fn of_agent(integration_id: IntegrationId, agent: &str, call: &str) -> ReserveRe
 }
 
 async fn is_held(subject: &Subject, tenant_id: TenantId, request: ReserveRequest) -> bool {
-    match subject.reserve(tenant_id, request).await {
-        ReserveOutcome::Held(_) => true,
-        ReserveOutcome::Refused(_) => false,
-        other => unreachable!("{other:?}"),
-    }
+    refusal(&subject.world.ledger, tenant_id, request).await.is_none()
 }
 
 /// The values with a row in `limit_accounts`, with what they hold, in cents. The account of all

@@ -16,8 +16,11 @@ mod grains;
 mod history;
 mod integrations;
 mod keys;
+mod limit_changes;
+mod limit_holds;
 mod limit_rows;
 mod limit_values;
+mod limit_windows;
 mod limits;
 mod mixture;
 mod months;
@@ -171,6 +174,28 @@ macro_rules! conformance {
                     a_limit_is_read_back_field_by_field,
                     a_changed_limit_is_read_back,
                     a_deleted_limit_leaves_no_rows;
+                limit_holds:
+                    a_reservation_holds_in_all_accounts_until_its_record,
+                    a_call_without_a_reservation_counts_in_all_accounts,
+                    a_release_ends_the_hold_in_all_accounts,
+                    a_due_hold_counts_in_no_account_before_and_after_the_sweep,
+                    a_due_hold_makes_room_before_the_sweep,
+                    an_extension_moves_the_expiry_in_all_accounts,
+                    a_replay_needs_the_same_labels,
+                    a_hold_ends_where_it_was_made_and_the_record_counts_where_it_says;
+                limit_windows:
+                    a_period_that_ends_during_a_call_begins_with_nothing_held,
+                    a_record_of_an_earlier_period_moves_no_limit,
+                    a_hold_of_an_ended_period_expires_without_a_trace,
+                    a_call_counts_for_a_minute_from_its_reservation_on,
+                    a_total_counts_from_its_start_and_never_begins_anew;
+                limit_changes:
+                    a_new_or_changed_limit_is_used_by_the_next_command,
+                    an_override_ends_at_its_instant,
+                    holds_outlive_a_deleted_limit_in_the_other_limits,
+                    a_required_label_is_asked_of_reservations_only,
+                    a_limit_that_refuses_requires_an_estimate_of_its_measure,
+                    limits_of_one_tenant_do_not_count_for_another;
                 limit_values:
                     values_beyond_the_cap_share_an_account,
                     a_new_period_counts_its_values_anew,

@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
 use bursar_core::{
-    Action, Allowance, Bound, CalendarUnit, Concurrent, Label, Limit, LimitId, Measure,
-    NANOS_PER_CENT, OwnedSubject, ReserveRequest, Rule, Scope, Selected, Subject, TenantId,
-    WarnPercents, Window, Zone,
+    Action, Allowance, Bound, CalendarUnit, Concurrent, Decision, Label, Limit, LimitId, Measure,
+    NANOS_PER_CENT, OwnedSubject, ReserveOutcome, ReserveRequest, Rule, Scope, Selected, Subject,
+    TenantId, WarnPercents, Window, Zone,
 };
 use bursar_store::{AccountSnapshot, ControlTx, Ledger, LimitRow, ManagedBy, Store};
 
@@ -97,6 +97,21 @@ pub(crate) async fn delete_limit(ledger: &Ledger, tenant_id: TenantId, number: i
         tx.delete_limit(tenant_id, limit_id(number))
     };
     ledger.change(tenant_id, delete).await.unwrap();
+}
+
+/// The decision that refuses a request; `None` if it is held.
+pub(crate) async fn refusal(
+    ledger: &Ledger,
+    tenant_id: TenantId,
+    request: ReserveRequest,
+) -> Option<Decision> {
+    match ledger.reserve(tenant_id, request).await.unwrap() {
+        ReserveOutcome::Held(_) => None,
+        ReserveOutcome::Refused(decision) => Some(decision),
+        other @ (ReserveOutcome::Replayed(_) | ReserveOutcome::Rejected(_)) => {
+            unreachable!("{other:?}")
+        }
+    }
 }
 
 /// The subject of a request, with texts of its own.
