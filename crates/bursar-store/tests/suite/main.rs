@@ -6,6 +6,8 @@ mod backup;
 mod chains;
 mod conformance;
 mod faults;
+mod limit_churn;
+mod limit_races;
 mod observed;
 mod postgres;
 mod postgres_reads;

@@ -5,7 +5,9 @@
 pub(crate) mod constants;
 pub(crate) mod faulty;
 pub(crate) mod group;
+pub(crate) mod limit_recount;
 pub(crate) mod limits;
+pub(crate) mod nodes;
 pub(crate) mod postgres_database;
 mod recount;
 pub(crate) mod test_database;
@@ -60,7 +62,7 @@ impl TestClock {
         self.jumped.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
 
-    fn clocks(&self) -> Clocks {
+    pub(crate) fn clocks(&self) -> Clocks {
         let (wall, boot) = (self.clone(), self.clone());
         let boot = move || boot.now().micros() - boot.jumped.load(Ordering::SeqCst);
         Clocks::new(Arc::new(move || wall.now()), Arc::new(boot))

@@ -1,0 +1,85 @@
+//! Nodes on one database.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+
+use std::sync::Arc;
+
+use bursar_core::{Caps, IntegrationId, LimitSettings, TenantId};
+use bursar_store::{Control, Ledger, Observer, Store};
+
+use super::test_database::TestDatabase;
+use super::{NewDatabase, TestClock, actor, draft};
+
+/// A node: its reads and its writes.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) ledger: Ledger,
+}
+
+/// Nodes on one database, with one clock.
+pub(crate) struct Nodes {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) clock: TestClock,
+    pub(crate) database: Box<dyn TestDatabase>,
+}
+
+impl Nodes {
+    pub(crate) fn new(
+        database: NewDatabase,
+        count: usize,
+        observer: &Arc<dyn Observer>,
+        caps: Caps,
+    ) -> Self {
+        let (clock, database) = (TestClock::default(), database());
+        clock.set(super::day(2026, 3, 14).plus_seconds(9 * 3_600));
+        let mut nodes = Self { nodes: Vec::new(), clock: clock.clone(), database };
+        for _ in 0..count {
+            nodes.add(&clock, observer, caps);
+        }
+        nodes
+    }
+
+    /// Opens another node, with a clock of its own.
+    pub(crate) fn add(&mut self, clock: &TestClock, observer: &Arc<dyn Observer>, caps: Caps) {
+        let (store, writers) = self.database.open(clock.clocks());
+        let ledger = Ledger::start(writers, Arc::clone(observer), caps).unwrap();
+        self.nodes.push(Node { store, ledger });
+    }
+
+    /// The node of a task.
+    pub(crate) fn node(&self, task: usize) -> Node {
+        self.nodes.get(task % self.nodes.len()).unwrap().clone()
+    }
+
+    /// A tenant with an enabled integration.
+    pub(crate) async fn account(&self) -> (TenantId, IntegrationId) {
+        let ledger = self.node(0).ledger;
+        let made = ledger.change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
+        let tenant_id = made.unwrap().tenant_id;
+        (tenant_id, self.integration(tenant_id, "integration").await)
+    }
+
+    /// Creates an integration of a tenant, and enables it.
+    pub(crate) async fn integration(
+        &self,
+        tenant_id: TenantId,
+        name: &'static str,
+    ) -> IntegrationId {
+        let ledger = self.node(0).ledger;
+        let made = ledger.change(tenant_id, move |tx| {
+            let actor = actor();
+            let mut control = Control::new(tx, &actor, tenant_id);
+            let integration = control.create_integration(draft(name, LimitSettings::default()))?;
+            let Ok(row) = integration else { return Ok(integration) };
+            control.enable_integration(row.integration_id)
+        });
+        made.await.unwrap().unwrap().integration_id
+    }
+
+    pub(crate) async fn close(&self) {
+        for node in &self.nodes {
+            node.ledger.close().await;
+        }
+    }
+}
