@@ -133,6 +133,11 @@ id! {
     /// A limit.
     LimitId, 9
 }
+impl LimitId {
+    /// The operator's limit on the cost of a tenant in a UTC day, which has this id in every tenant.
+    pub const COST_GUARD: Self = Self(1);
+}
+
 id! {
     /// A row of the audit log.
     AuditId, 6

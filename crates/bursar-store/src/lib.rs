@@ -13,6 +13,7 @@ mod calendar;
 mod checked_sum;
 mod clock;
 mod control;
+mod cost_guard;
 mod error;
 mod memory;
 mod postgres;

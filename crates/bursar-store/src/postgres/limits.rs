@@ -17,13 +17,17 @@ use tokio_postgres::{Client, Row};
 use super::bulk::{Bulk, Column};
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
+use crate::cost_guard::CostGuard;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
-use crate::tables::limits::{SELECT_SET, SetRow, set_of};
+use crate::tables::limits::{
+    SELECT_COST_OVERRIDE, SELECT_SET, SUM_DAY, SetRow, account_of_day, day_of, read_cost_override,
+    set_of,
+};
 use crate::tables::value::FromRow;
 use crate::write::writer_connection::WantedAccounts;
 
@@ -102,7 +106,10 @@ const LIMITS_MAX: usize = 100_000;
 
 /// The sets of limits that this node knows, at the version that it read last.
 #[derive(Default)]
-pub(super) struct KnownSets(Mutex<HashMap<TenantId, Arc<LimitSet>>>);
+pub(super) struct KnownSets {
+    sets: Mutex<HashMap<TenantId, Arc<LimitSet>>>,
+    pub(super) guard: CostGuard,
+}
 
 impl KnownSets {
     /// The set at this version, from memory or the database. `version` has the row of
@@ -115,17 +122,25 @@ impl KnownSets {
     ) -> Result<Arc<LimitSet>, StoreError> {
         let version: i64 = version.first().map_or(Ok(0), |row| row.int(0))?;
         if version == 0 {
-            return Ok(Arc::default());
+            return Ok(Arc::new(set_of(Vec::new(), self.guard.limit(None))));
         }
-        let known = self.0.lock().get(&tenant_id).map(Arc::clone);
+        let known = self.sets.lock().get(&tenant_id).map(Arc::clone);
         if let Some(known) = known.filter(|known| known.version() == version) {
             return Ok(known);
         }
         let tenant = tenant_id.number();
-        let rows = client.query_typed(SELECT_SET, params![tenant]).await.map_err(store_error)?;
+        let key = params![tenant];
+        let send = |sql: &'static str| -> Sent<'_, Vec<Row>> {
+            Box::pin(async move { client.query_typed(sql, key).await.map_err(store_error) })
+        };
+        let found = in_order(vec![send(SELECT_SET), send(SELECT_COST_OVERRIDE)]).await?;
+        let mut found = found.into_iter();
+        let mut next = || found.next().unwrap_or_default();
+        let (rows, overridden) = (next(), next());
+        let overridden = overridden.first().map(read_cost_override).transpose()?;
         let rows = rows.iter().map(|row| SetRow::from_row(row)).collect::<Result<Vec<_>, _>>()?;
-        let set = Arc::new(set_of(rows));
-        let mut known = self.0.lock();
+        let set = Arc::new(set_of(rows, self.guard.limit(overridden)));
+        let mut known = self.sets.lock();
         let limits: usize = known.values().map(|set| set.limits().len() + 1).sum();
         if limits + set.limits().len() > LIMITS_MAX {
             known.clear();
@@ -227,7 +242,9 @@ impl Locks {
         AccountReads {
             all: columns_of(&self.keys),
             with_seconds: columns_of(&with_seconds),
+            has_guard: self.keys.iter().any(|key| key.limit_id == LimitId::COST_GUARD),
             now: now.micros(),
+            day: now.day().number().into(),
         }
     }
 
@@ -246,10 +263,10 @@ impl Locks {
     pub(super) fn loaded(
         self,
         tenant_id: TenantId,
-        (locked, seconds, due): (&[Row], &[Row], &[Row]),
+        rows: &AccountRows,
         (calendar, now): (&dyn Calendar, Timestamp),
     ) -> Result<Option<LoadedLimits>, StoreError> {
-        let accounts = accounts(&self.set, tenant_id, &self.keys, (locked, seconds, due))?;
+        let accounts = accounts(&self.set, tenant_id, &self.keys, rows, now)?;
         let mut new: HashMap<LimitId, (Timestamp, i64)> = HashMap::new();
         for (key, account) in accounts.iter().filter(|(key, _)| !key.value.is_empty()) {
             let Some(limit) = self.set.get(key.limit_id) else { continue };
@@ -312,16 +329,28 @@ impl LockStatements {
 pub(super) struct AccountReads {
     all: KeyColumns,
     with_seconds: KeyColumns,
+    /// Whether the operator's limit is one of them, which counts the whole day.
+    has_guard: bool,
     now: i64,
+    day: i64,
+}
+
+/// The rows from which accounts are made.
+#[derive(Default)]
+pub(super) struct AccountRows {
+    pub(super) accounts: Vec<Row>,
+    pub(super) seconds: Vec<Row>,
+    pub(super) due: Vec<Row>,
+    pub(super) day: Vec<Row>,
 }
 
 impl AccountReads {
-    /// Reads the seconds, then the sums of due holds.
+    /// Reads the seconds, then the sums of due holds, then the sums of the day.
     pub(super) fn send<'a>(
         &'a self,
         client: &'a Client,
         tenant: &'a i64,
-    ) -> [Sent<'a, Vec<Row>>; 2] {
+    ) -> [Sent<'a, Vec<Row>>; 3] {
         let due = Box::pin(async move {
             let (limits, values) = &self.all;
             if limits.is_empty() {
@@ -330,7 +359,14 @@ impl AccountReads {
             let key = params![*tenant, *limits, *values, self.now];
             client.query_typed(SUM_DUE, key).await.map_err(store_error)
         });
-        [of_keys(client, SELECT_SECONDS, tenant, &self.with_seconds), due]
+        let day: Sent<'a, Vec<Row>> = Box::pin(async move {
+            if !self.has_guard {
+                return Ok(Vec::new());
+            }
+            let key = params![*tenant, self.day];
+            client.query_typed(SUM_DAY.postgres, key).await.map_err(store_error)
+        });
+        [of_keys(client, SELECT_SECONDS, tenant, &self.with_seconds), due, day]
     }
 }
 
@@ -391,7 +427,8 @@ fn accounts(
     set: &LimitSet,
     tenant_id: TenantId,
     keys: &[LimitAccountKey],
-    (rows, seconds, due): (&[Row], &[Row], &[Row]),
+    AccountRows { accounts: rows, seconds, due, day }: &AccountRows,
+    now: Timestamp,
 ) -> Result<HashMap<LimitAccountKey, LimitAccount>, StoreError> {
     let mut seconds_of: HashMap<LimitAccountKey, Vec<MinuteSlot>> = HashMap::new();
     for row in seconds {
@@ -414,7 +451,13 @@ fn accounts(
     for key in keys {
         let Some(limit) = set.get(key.limit_id) else { continue };
         let fresh = || LimitAccount::new(&limit.rule.bound);
-        accounts.entry(key.clone()).or_insert_with(fresh);
+        let account = accounts.entry(key.clone()).or_insert_with(fresh);
+        if let Some(sums) = day.first().filter(|_| key.limit_id == LimitId::COST_GUARD) {
+            let period = day_of(now);
+            if !account.is_in_use(period) {
+                *account = account_of_day(account, period, decode::totals(sums, 0)?);
+            }
+        }
     }
     Ok(accounts)
 }
@@ -445,22 +488,23 @@ pub(super) async fn snapshot(
     let (plain, values) = (Vec::new(), HashMap::new());
     let locks = Locks { set, keys, plain, values, values_max: 0 };
     let reads = locks.reads(now);
-    let [seconds, due] = reads.send(client, &tenant);
+    let [seconds, due, day] = reads.send(client, &tenant);
     let values: Sent<'_, Vec<Row>> = Box::pin(async {
         let key = params![tenant, for_each];
         client.query_typed(SELECT_VALUES, key).await.map_err(store_error)
     });
     let rows = of_keys(client, SELECT_ACCOUNTS, &tenant, &columns);
-    let mut results = in_order(vec![rows, seconds, due, values]).await?.into_iter();
+    let mut results = in_order(vec![rows, seconds, due, day, values]).await?.into_iter();
     let mut next = || results.next().unwrap_or_default();
-    let (rows, seconds, due, values) = (next(), next(), next(), next());
+    let rows = AccountRows { accounts: next(), seconds: next(), due: next(), day: next() };
+    let values = next();
     let mut stored = values_by_limit(&values)?;
     let of_limit = |limit: &i64| {
         let limit_id = crate::rows::codec::id(LimitId::from_number, *limit)?;
         Ok(((tenant_id, limit_id), stored.remove(&limit_id).unwrap_or_default()))
     };
     let values = for_each.iter().map(of_limit).collect::<Result<_, StoreError>>()?;
-    let accounts = accounts(&locks.set, tenant_id, &locks.keys, (&rows, &seconds, &due))?;
+    let accounts = accounts(&locks.set, tenant_id, &locks.keys, &rows, now)?;
     Ok(LoadedLimits { sets: HashMap::from([(tenant_id, locks.set)]), accounts, values })
 }
 

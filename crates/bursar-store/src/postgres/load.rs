@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Row};
 
 use super::bulk::{Bulk, Column};
 use super::clock::CLOCK;
-use super::limits::{KnownSets, Locks, SHARE_SET};
+use super::limits::{AccountRows, KnownSets, Locks, SHARE_SET};
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
 use super::writer_state::PostgresWriter;
@@ -302,7 +302,7 @@ impl<'w, 'a> Group<'w, 'a> {
         let (calls, holds) = (params![tenant, others], params![tenant, swept, at]);
         let (tenant_key, bytes) = (params![tenant], params![tenant, day]);
         let limit_reads = locks.reads(now);
-        let [seconds, limits_due] = limit_reads.send(client, &tenant);
+        let [seconds, limits_due, guarded_day] = limit_reads.send(client, &tenant);
         // A statement that is not needed is not sent, and has no rows.
         let sent: Vec<Sent<'_, Vec<Row>>> = vec![
             query(client, SELECT_TENANT.plain, tenant_key),
@@ -316,12 +316,14 @@ impl<'w, 'a> Group<'w, 'a> {
             query_if(client, !others.is_empty(), SELECT_CALLS, calls),
             seconds,
             limits_due,
+            guarded_day,
         ];
         let mut results = in_order(sent).await?.into_iter();
         let mut next = || results.next().unwrap_or_default();
         let (tenants, counters, rates, due, open) = (next(), next(), next(), next(), next());
         let (reservations, bytes, holds, stored) = (next(), next(), next(), next());
-        let (seconds, limits_due) = (next(), next());
+        let limit_rows =
+            AccountRows { accounts: limit_accounts, seconds: next(), due: next(), day: next() };
 
         let mut accounts = self.accounts(&tenants, integrations, &rates)?;
         restore(&mut accounts, &months, &counters)?;
@@ -333,8 +335,7 @@ impl<'w, 'a> Group<'w, 'a> {
         self.load_other_months(client, &mut accounts, &calls, &swept).await?;
         let (sums, reservations_max) = self.sums(client, now, &reservations, &bytes).await?;
         let tenants = HashMap::from([(self.tenant_id, sums)]);
-        let of_accounts = (&*limit_accounts, &*seconds, &*limits_due);
-        let loaded = locks.loaded(self.tenant_id, of_accounts, (limits.calendar, now))?;
+        let loaded = locks.loaded(self.tenant_id, &limit_rows, (limits.calendar, now))?;
         let (limits, missed) = match (loaded, missed) {
             (Some(limits), missed) => (limits, missed),
             (None, Missed::Nothing) => (LoadedLimits::default(), Missed::Values),

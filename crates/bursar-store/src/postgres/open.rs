@@ -95,6 +95,12 @@ impl PostgresStore {
         self.readers.limit(time_max);
     }
 
+    /// Sets what each tenant may spend on a UTC day, in cents; 0 means unlimited. Call it before the
+    /// store is used.
+    pub fn guard_cost(&self, cents_per_day: u32) {
+        self.limit_sets.guard.set(cents_per_day);
+    }
+
     /// The schema version of a database.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use bursar_core::{
     Timestamp,
 };
 use rusqlite::{Row, named_params};
+use std::sync::Arc;
 
 const COUNT_OPEN: &str = "select count(*) from reservations indexed by reservations_open \
      where tenant_id = :tenant and state = 1 and expires_at > :now";
@@ -66,9 +67,10 @@ impl AccountReads for SqliteStore {
         {
             return self.snapshot(account, limits, now).map(Some);
         }
+        let guard = Arc::clone(&self.guard);
         let stored = move |db: &Snapshot<'_>| {
             let account = load::open_account(db, tenant_id, integration_id, now)?;
-            Ok((account, limits::snapshot(db, tenant_id, &subject.as_subject(), now)?))
+            Ok((account, limits::snapshot(db, &guard, tenant_id, &subject.as_subject(), now)?))
         };
         let (account, limits) = self.readers.look_up(stored).await?;
         let snapshot = account.map(|account| self.snapshot(account, limits, now)).transpose()?;

@@ -96,6 +96,10 @@ impl LimitCache {
         }
         for key in set.account_keys(tenant_id, subject) {
             let Some(live) = cached.accounts.get(&key) else { return Ok(None) };
+            // What the operator's limit counts from the start of a day is stored elsewhere.
+            if key.limit_id == LimitId::COST_GUARD && live.account.last_at().day() != now.day() {
+                return Ok(None);
+            }
             loaded.accounts.insert(key, live.at(now)?);
         }
         loaded.sets.insert(tenant_id, Arc::clone(set));

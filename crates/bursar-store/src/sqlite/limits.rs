@@ -13,13 +13,17 @@ use super::error::store_error;
 use super::holds::Holds;
 use super::query;
 use super::writer_state::SqliteWriter;
+use crate::cost_guard::CostGuard;
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
-use crate::tables::limits::{SELECT_SET, SetRow, set_of};
+use crate::tables::limits::{
+    SELECT_COST_OVERRIDE, SELECT_SET, SUM_DAY, SetRow, account_of_day, day_of, read_cost_override,
+    set_of,
+};
 use crate::tables::value::{FromRow, values};
 
 const SELECT_ACCOUNT: &str = "select period_start, used_cost_nanos, used_tokens, used_calls, \
@@ -67,7 +71,10 @@ pub(super) fn sets(
 ) -> Result<Sets, StoreError> {
     let set = |tenant_id: &TenantId| match writer.limits.set(*tenant_id) {
         Some(set) => Ok((*tenant_id, set)),
-        None => Ok((*tenant_id, Arc::new(stored_set(&writer.connection, *tenant_id)?))),
+        None => {
+            let set = stored_set(&writer.connection, &writer.guard, *tenant_id)?;
+            Ok((*tenant_id, Arc::new(set)))
+        }
     };
     tenants.iter().map(set).collect()
 }
@@ -91,6 +98,7 @@ pub(super) fn loaded(
                 account
             }
         };
+        let account = counted_from_start(&writer.connection, &key, account, writer.now)?;
         loaded.accounts.insert(key, account);
     }
     for (tenant_id, limit_id) in limits_for_each(&sets) {
@@ -107,16 +115,18 @@ pub(super) fn loaded(
 /// The limits that a call falls under and their accounts, read from one snapshot of the file.
 pub(super) fn snapshot(
     db: &Connection,
+    guard: &CostGuard,
     tenant_id: TenantId,
     subject: &Subject<'_>,
     now: Timestamp,
 ) -> Result<LoadedLimits, StoreError> {
-    let set = Arc::new(stored_set(db, tenant_id)?);
+    let set = Arc::new(stored_set(db, guard, tenant_id)?);
     let mut loaded = LoadedLimits::default();
     for key in set.account_keys(tenant_id, subject) {
         let Some(limit) = set.get(key.limit_id) else { continue };
         let mut account = stored_account(db, &limit.rule.bound, &key)?;
         account.restore_due(stored_due(db, &key, now)?);
+        let account = counted_from_start(db, &key, account, now)?;
         loaded.accounts.insert(key, account);
     }
     loaded.sets.insert(tenant_id, set);
@@ -141,13 +151,42 @@ fn limits_for_each(sets: &Sets) -> Vec<(TenantId, LimitId)> {
     sets.iter().flat_map(of_set).collect()
 }
 
-fn stored_set(db: &Connection, tenant_id: TenantId) -> Result<LimitSet, StoreError> {
+/// The operator's limit counts its whole day, also if it is new. Other accounts stay as they are.
+fn counted_from_start(
+    db: &Connection,
+    key: &LimitAccountKey,
+    account: LimitAccount,
+    now: Timestamp,
+) -> Result<LimitAccount, StoreError> {
+    let period = day_of(now);
+    if key.limit_id != LimitId::COST_GUARD || account.is_in_use(period) {
+        return Ok(account);
+    }
+    let mut used = Totals::default();
+    let of = values![key.tenant_id, i64::from(now.day().number())];
+    query::select(db, SUM_DAY.sqlite, &of, &mut |row| {
+        used = decode::totals(row, 0)?;
+        Ok(())
+    })?;
+    Ok(account_of_day(&account, period, used))
+}
+
+fn stored_set(
+    db: &Connection,
+    guard: &CostGuard,
+    tenant_id: TenantId,
+) -> Result<LimitSet, StoreError> {
+    let mut overridden = None;
+    query::select(db, SELECT_COST_OVERRIDE, &values![tenant_id], &mut |row| {
+        overridden = Some(read_cost_override(row)?);
+        Ok(())
+    })?;
     let mut rows = Vec::new();
     query::select(db, SELECT_SET, &values![tenant_id], &mut |row| {
         rows.push(SetRow::from_row(row)?);
         Ok(())
     })?;
-    Ok(set_of(rows))
+    Ok(set_of(rows, guard.limit(overridden)))
 }
 
 fn stored_account(

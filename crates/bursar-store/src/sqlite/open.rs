@@ -21,6 +21,7 @@ use super::{clock, schema, verify};
 use crate::audit::chain::AuditKey;
 use crate::calendar::ZonedCalendar;
 use crate::clock::{Clocks, StoreClock};
+use crate::cost_guard::CostGuard;
 use crate::error::StoreError;
 use crate::read::read_context::ReadContext;
 use crate::schema::SchemaStatus;
@@ -35,6 +36,7 @@ pub struct SqliteStore {
     pub(super) accounts: Arc<AccountCache>,
     pub(super) limits: Arc<LimitCache>,
     pub(super) calendar: Arc<dyn Calendar>,
+    pub(super) guard: Arc<CostGuard>,
     pub(super) clock: StoreClock,
     pub(super) context: ReadContext,
     pub(super) is_log_kept: Arc<AtomicBool>,
@@ -65,6 +67,7 @@ impl SqliteStore {
         let clock = StoreClock::here(clocks.into(), found.mark, found.floor);
         let accounts = Arc::new(AccountCache::default());
         let limits = Arc::new(LimitCache::default());
+        let guard = Arc::new(CostGuard::default());
         let data_file = open_private(path);
         let data_file =
             data_file.map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
@@ -84,14 +87,15 @@ impl SqliteStore {
             path.to_owned(),
             (lock, Arc::clone(&data_file)),
             checkpointer,
-            (Arc::clone(&accounts), Arc::clone(&limits)),
+            (Arc::clone(&accounts), Arc::clone(&limits), Arc::clone(&guard)),
             (clock.clone(), found),
             audit_key,
         );
         let path = path.to_owned();
         let context = ReadContext::default();
         let calendar = Arc::new(ZonedCalendar::default());
-        let store = Self { path, readers, accounts, limits, calendar, clock, context, is_log_kept };
+        let store =
+            Self { path, readers, accounts, limits, calendar, guard, clock, context, is_log_kept };
         Ok((Arc::new(store), Box::new(writer)))
     }
 
@@ -99,6 +103,12 @@ impl SqliteStore {
     /// seconds.
     pub fn limit_reads(&self, time_max: Duration) {
         self.readers.limit(time_max);
+    }
+
+    /// Sets what each tenant may spend on a UTC day, in cents; 0 means unlimited. Call it before the
+    /// store is used.
+    pub fn guard_cost(&self, cents_per_day: u32) {
+        self.guard.set(cents_per_day);
     }
 
     /// The data file, and the files beside it while a server has it open.

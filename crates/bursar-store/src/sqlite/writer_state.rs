@@ -22,6 +22,7 @@ use super::writer_connection::open_writer;
 use crate::audit::chain::AuditKey;
 use crate::calendar::ZonedCalendar;
 use crate::clock::StoreClock;
+use crate::cost_guard::CostGuard;
 use crate::error::StoreError;
 
 pub(super) struct SqliteWriter {
@@ -35,6 +36,7 @@ pub(super) struct SqliteWriter {
     pub(super) accounts: Arc<AccountCache>,
     pub(super) limits: Arc<LimitCache>,
     pub(super) calendar: Arc<dyn Calendar>,
+    pub(super) guard: Arc<CostGuard>,
     pub(super) clock: StoreClock,
     pub(super) audit_key: AuditKey,
     pub(super) now: Timestamp,
@@ -66,7 +68,7 @@ impl SqliteWriter {
         path: PathBuf,
         (lock, data_file): (File, Arc<File>),
         checkpointer: Checkpointer,
-        (accounts, limits): (Arc<AccountCache>, Arc<LimitCache>),
+        (accounts, limits, guard): (Arc<AccountCache>, Arc<LimitCache>, Arc<CostGuard>),
         (clock, found): (StoreClock, StartClock),
         audit_key: AuditKey,
     ) -> Self {
@@ -80,6 +82,7 @@ impl SqliteWriter {
             accounts,
             limits,
             calendar: Arc::new(ZonedCalendar::default()),
+            guard,
             now: clock.now(),
             clock,
             audit_key,

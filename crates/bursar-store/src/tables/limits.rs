@@ -1,10 +1,13 @@
 //! Limits, and the version of a tenant's set of them.
 
 use async_trait::async_trait;
-use bursar_core::{LimitId, LimitSet, TenantId};
+use bursar_core::{
+    Day, Limit, LimitAccount, LimitCounter, LimitId, LimitSet, Period, TenantId, Timestamp, Totals,
+};
 
 use super::query::Query;
-use super::value::{FromRow, values};
+use super::value::{FromRow, Sql, values};
+use crate::cost_guard::CostOverride;
 use crate::error::StoreError;
 use crate::rows::columns::{Columns, RawColumns};
 use crate::rows::limit_row::{LimitRow, limit_columns};
@@ -16,6 +19,18 @@ pub(crate) const SELECT_SET: &str = concat!(
     limit_columns!(),
     " from limits where tenant_id = $1) l on true where s.tenant_id = $1"
 );
+/// The override of the cost of a day: dimension 3.
+pub(crate) const SELECT_COST_OVERRIDE: &str = "select allowed_value, expires_at \
+     from protection_overrides where tenant_id = $1 and dimension = 3";
+/// What a tenant has spent on a day, by the rollups of days by model: grain 2.
+pub(crate) const SUM_DAY: Sql = Sql { sqlite: SUM_DAY_SQLITE, postgres: SUM_DAY_POSTGRES };
+const SUM_DAY_SQLITE: &str = "select coalesce(sum(cost_nanos), 0), \
+     coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(calls - blocked), 0) \
+     from rollups indexed by rollups_by_day where tenant_id = $1 and grain = 2 and start = $2";
+const SUM_DAY_POSTGRES: &str = "select coalesce(sum(cost_nanos), 0)::bigint, \
+     coalesce(sum(tokens_in + tokens_out), 0)::bigint, \
+     coalesce(sum(calls - blocked), 0)::bigint \
+     from rollups where tenant_id = $1 and grain = 2 and start = $2";
 const LIST_LIMITS: &str =
     concat!("select ", limit_columns!(), " from limits where tenant_id = $1 order by limit_id");
 const SELECT_LIMIT: &str =
@@ -128,9 +143,29 @@ impl FromRow for SetRow {
     }
 }
 
-/// The set of limits of these rows; an empty one if there are none.
-pub(crate) fn set_of(rows: Vec<SetRow>) -> LimitSet {
+/// The set of the limits of these rows and the operator's limit.
+pub(crate) fn set_of(rows: Vec<SetRow>, guard: Option<Limit>) -> LimitSet {
     let version = rows.first().map_or(0, |row| row.version);
     let limits = rows.into_iter().filter_map(|row| row.limit).map(|row| row.limit);
-    LimitSet::new(version, limits.collect())
+    LimitSet::new(version, limits.chain(guard).collect())
+}
+
+/// `allowed_value, expires_at`.
+pub(crate) fn read_cost_override(row: &impl Columns) -> Result<CostOverride, StoreError> {
+    Ok((row.int(0)?, row.instant(1)?))
+}
+
+/// The UTC day of an instant as a period.
+pub(crate) fn day_of(now: Timestamp) -> Period {
+    let (start, next) = (now.day(), Day::from_number(now.day().number() + 1));
+    Period { start: start.start(), end: next.start() }
+}
+
+/// The account of the operator's limit in a day in which it has not counted yet: what the rollups of
+/// the day say, `cost_nanos, tokens, calls`.
+///
+/// The limit may be new, while others have counted before.
+pub(crate) fn account_of_day(account: &LimitAccount, period: Period, used: Totals) -> LimitAccount {
+    let counter = LimitCounter::Period { start: period.start, used, held: Totals::default() };
+    LimitAccount::stored(counter, account.last_at())
 }

@@ -1,7 +1,7 @@
 //! Thresholds of protection that a tenant has instead of the configured ones.
 
 use async_trait::async_trait;
-use bursar_core::{TenantId, Timestamp};
+use bursar_core::{Dimension, TenantId, Timestamp};
 
 use super::query::Query;
 use super::value::{FromRow, values};
@@ -49,6 +49,10 @@ impl dyn ControlTx + '_ {
     /// # Errors
     /// [`StoreError`].
     pub fn put_override(&mut self, row: &OverrideRow) -> Result<(), StoreError> {
+        if row.dimension == Dimension::Cost {
+            // It is the amount of a limit.
+            self.lock_limits(row.tenant_id)?;
+        }
         let values = values![
             row.tenant_id,
             codec::dimension_code(row.dimension),

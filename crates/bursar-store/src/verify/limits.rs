@@ -15,6 +15,7 @@ use bursar_core::{
 };
 
 use crate::calendar::ZonedCalendar;
+use crate::cost_guard::CostGuard;
 use crate::error::StoreError;
 use crate::rows::codec;
 use crate::rows::columns::{Columns, RawColumns};
@@ -72,7 +73,13 @@ impl LimitRecount {
             used: decode::totals(row, 4)?,
             held: decode::totals(row, 7)?,
         };
-        self.accounts.insert(key(row, 0)?, stored);
+        let key = key(row, 0)?;
+        if key.limit_id == LimitId::COST_GUARD {
+            // The operator's limit is a setting, and counts the whole day.
+            let limits = self.limits.entry(key.tenant_id).or_default();
+            limits.extend(CostGuard::any_limit().map(|limit| (0, limit)));
+        }
+        self.accounts.insert(key, stored);
         Ok(())
     }
 
@@ -103,7 +110,11 @@ impl LimitRecount {
             if limit.is_for_each() && start(&key).is_none_or(|own| own < period.start) {
                 key.value = Arc::default();
             }
-            if period.contains(at) && start(&key) == Some(period.start) {
+            let counts_whole_day = limit.id == LimitId::COST_GUARD;
+            let counts = |period: Period| {
+                period.contains(at) || (counts_whole_day && period.contains(entry.occurred_at))
+            };
+            if counts(period) && start(&key) == Some(period.start) {
                 let used = self.used.entry(key).or_default();
                 *used = used.plus(entry.amount)?;
             }
