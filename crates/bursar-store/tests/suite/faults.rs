@@ -16,7 +16,7 @@ use bursar_store::{
 };
 use rusqlite::Connection;
 
-use crate::support::faulty::{Fault, Faults, FaultyWriter};
+use crate::support::faulty::{Fault, Faults, FaultyWriter, with_repeats};
 use crate::support::group::{CommandFuture, in_one_group};
 use crate::support::{SQLITE, World, budget, call_id, cents, day, draft, request, usage};
 
@@ -133,23 +133,6 @@ impl Client {
         }
         self.hold(hold).await;
     }
-}
-
-/// Repeats a command until it gets an outcome; each run has one fault.
-async fn with_repeats<T>(mut command: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
-    for _ in 0..3 {
-        match command().await {
-            Ok(outcome) => return outcome,
-            Err(
-                StoreError::Unavailable(_)
-                | StoreError::Statement(_)
-                | StoreError::Retry(_)
-                | StoreError::Panicked,
-            ) => {}
-            Err(error) => unreachable!("{error}"),
-        }
-    }
-    unreachable!("one fault caused three failures")
 }
 
 /// A record of a month long ago, with an agent and an error.

@@ -7,6 +7,7 @@ mod chains;
 mod conformance;
 mod faults;
 mod limit_churn;
+mod limit_faults;
 mod limit_races;
 mod observed;
 mod postgres;

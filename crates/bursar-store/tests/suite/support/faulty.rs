@@ -214,3 +214,20 @@ impl ControlTx for FaultyWriter {
         self.call(|writer| writer.put_audit(row))
     }
 }
+
+/// Repeats a command until it gets an outcome; each run has one fault.
+pub(crate) async fn with_repeats<T>(mut command: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    for _ in 0..3 {
+        match command().await {
+            Ok(outcome) => return outcome,
+            Err(
+                StoreError::Unavailable(_)
+                | StoreError::Statement(_)
+                | StoreError::Retry(_)
+                | StoreError::Panicked,
+            ) => {}
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+    unreachable!("one fault caused three failures")
+}
