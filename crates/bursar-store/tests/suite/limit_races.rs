@@ -1,6 +1,7 @@
 //! Races for the last of a limit: three nodes on PostgreSQL, one on SQLite.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
+#![expect(clippy::indexing_slicing, reason = "the columns are counted here")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
