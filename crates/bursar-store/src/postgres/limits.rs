@@ -25,8 +25,7 @@ use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
 use crate::tables::limits::{
-    SELECT_COST_OVERRIDE, SELECT_SET, SUM_DAY, SetRow, account_of_day, day_of, read_cost_override,
-    set_of,
+    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, account_of_day, day_of, read_cost_override, set_of,
 };
 use crate::tables::value::FromRow;
 use crate::write::writer_connection::WantedAccounts;
@@ -75,6 +74,11 @@ const SUM_DUE: &str = "select a.limit_id, a.value, a.period_start, a.cost_nanos,
      sum(cost_nanos)::bigint as cost_nanos, sum(tokens)::bigint as tokens, count(*) as calls \
      from postings where tenant_id = $1 and limit_id = wanted.limit_id \
      and value = wanted.value and expires_at <= $4 group by limit_id, value, period_start) a";
+/// What a tenant has spent on a day, by the rollups of days by model: grain 2.
+const SUM_DAY: &str = "select coalesce(sum(cost_nanos), 0)::bigint, \
+     coalesce(sum(tokens_in + tokens_out), 0)::bigint, \
+     coalesce(sum(calls - blocked), 0)::bigint \
+     from rollups where tenant_id = $1 and grain = 2 and start = $2";
 const UPSERT_ACCOUNTS: &str = "insert into limit_accounts (tenant_id, limit_id, value, \
      period_start, used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, \
      held_calls, last_at) values ($1, unnest($2), unnest($3), unnest($4), unnest($5), unnest($6), \
@@ -364,7 +368,7 @@ impl AccountReads {
                 return Ok(Vec::new());
             }
             let key = params![*tenant, self.day];
-            client.query_typed(SUM_DAY.postgres, key).await.map_err(store_error)
+            client.query_typed(SUM_DAY, key).await.map_err(store_error)
         });
         [of_keys(client, SELECT_SECONDS, tenant, &self.with_seconds), due, day]
     }

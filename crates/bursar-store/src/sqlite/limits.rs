@@ -21,8 +21,7 @@ use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
 use crate::tables::limits::{
-    SELECT_COST_OVERRIDE, SELECT_SET, SUM_DAY, SetRow, account_of_day, day_of, read_cost_override,
-    set_of,
+    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, account_of_day, day_of, read_cost_override, set_of,
 };
 use crate::tables::value::{FromRow, values};
 
@@ -39,6 +38,10 @@ const SELECT_POSTINGS: &str = "select call_key, cost_nanos, tokens, period_start
 const SUM_DUE: &str = "select period_start, sum(cost_nanos), sum(tokens), count(*) \
      from postings where tenant_id = ?1 and limit_id = ?2 and value = ?3 and expires_at <= ?4 \
      group by period_start";
+/// What a tenant has spent on a day, by the rollups of days by model: grain 2.
+const SUM_DAY: &str = "select coalesce(sum(cost_nanos), 0), \
+     coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(calls - blocked), 0) \
+     from rollups indexed by rollups_by_day where tenant_id = $1 and grain = 2 and start = $2";
 const UPSERT_ACCOUNT: &str = "insert into limit_accounts (tenant_id, limit_id, value, \
      period_start, used_cost_nanos, used_tokens, used_calls, held_cost_nanos, held_tokens, \
      held_calls, last_at) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
@@ -164,7 +167,7 @@ fn counted_from_start(
     }
     let mut used = Totals::default();
     let of = values![key.tenant_id, i64::from(now.day().number())];
-    query::select(db, SUM_DAY.sqlite, &of, &mut |row| {
+    query::select(db, SUM_DAY, &of, &mut |row| {
         used = decode::totals(row, 0)?;
         Ok(())
     })?;

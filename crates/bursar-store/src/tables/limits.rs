@@ -6,7 +6,7 @@ use bursar_core::{
 };
 
 use super::query::Query;
-use super::value::{FromRow, Sql, values};
+use super::value::{FromRow, values};
 use crate::cost_guard::CostOverride;
 use crate::error::StoreError;
 use crate::rows::columns::{Columns, RawColumns};
@@ -22,15 +22,6 @@ pub(crate) const SELECT_SET: &str = concat!(
 /// The override of the cost of a day: dimension 3.
 pub(crate) const SELECT_COST_OVERRIDE: &str = "select allowed_value, expires_at \
      from protection_overrides where tenant_id = $1 and dimension = 3";
-/// What a tenant has spent on a day, by the rollups of days by model: grain 2.
-pub(crate) const SUM_DAY: Sql = Sql { sqlite: SUM_DAY_SQLITE, postgres: SUM_DAY_POSTGRES };
-const SUM_DAY_SQLITE: &str = "select coalesce(sum(cost_nanos), 0), \
-     coalesce(sum(tokens_in + tokens_out), 0), coalesce(sum(calls - blocked), 0) \
-     from rollups indexed by rollups_by_day where tenant_id = $1 and grain = 2 and start = $2";
-const SUM_DAY_POSTGRES: &str = "select coalesce(sum(cost_nanos), 0)::bigint, \
-     coalesce(sum(tokens_in + tokens_out), 0)::bigint, \
-     coalesce(sum(calls - blocked), 0)::bigint \
-     from rollups where tenant_id = $1 and grain = 2 and start = $2";
 const LIST_LIMITS: &str =
     concat!("select ", limit_columns!(), " from limits where tenant_id = $1 order by limit_id");
 const SELECT_LIMIT: &str =

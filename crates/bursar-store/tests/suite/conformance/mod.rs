@@ -307,6 +307,7 @@ macro_rules! conformance {
                     a_change_that_panics_fails_alone_and_leaves_nothing;
                 verifying:
                     verification_reports_what_it_counted,
+                    a_changed_account_of_a_limit_is_found,
                     a_changed_figure_is_found,
                     a_missing_row_is_found,
                     a_changed_entry_is_found;
