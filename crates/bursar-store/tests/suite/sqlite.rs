@@ -201,6 +201,35 @@ fn sums_of_days_read_these_days_only() {
 }
 
 #[test]
+fn accounts_of_limits_are_read_by_their_key() {
+    let (_folder, path) = migrated();
+    let db = Connection::open(path).unwrap();
+    let (limit, account) = ("tenant_id=? AND limit_id=?", "tenant_id=? AND limit_id=? AND value=?");
+    let due = format!("{account} AND expires_at<?");
+    let posting = format!("{account} AND expires_at=? AND call_key=?");
+    let reads = [
+        ("SELECT_ACCOUNT", "limit_accounts", account),
+        ("SELECT_SECONDS", "limit_seconds", account),
+        ("SELECT_VALUES", "limit_values", limit),
+        ("SELECT_POSTINGS", "postings", account),
+        ("SUM_DUE", "postings", &due),
+        ("DELETE_POSTING", "postings", &posting),
+        ("DELETE_POSTINGS", "postings", limit),
+        ("DELETE_SECONDS", "limit_seconds", limit),
+        ("DELETE_VALUES", "limit_values", limit),
+        ("DELETE_ACCOUNTS", "limit_accounts", limit),
+        ("DELETE_LIMIT", "limits", limit),
+        ("SELECT_LIMIT", "limits", limit),
+        ("LIST_LIMITS", "limits", "tenant_id=?"),
+    ];
+    for (name, table, key) in reads {
+        let plan = plan_of(&db, "limits.rs", name);
+        let search = format!("SEARCH {table} USING PRIMARY KEY ({key})");
+        assert_eq!(plan.first(), Some(&search), "{name}: {plan:?}");
+    }
+}
+
+#[test]
 fn a_second_process_is_refused() {
     let (_folder, path) = migrated();
     let first = SqliteStore::open(&path, clock(), "fingerprint", audit_key()).unwrap();

@@ -10,6 +10,7 @@
 mod citus;
 mod database;
 mod faults;
+mod limits;
 mod samples;
 mod schema;
 mod scope;
