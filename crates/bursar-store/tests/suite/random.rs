@@ -5,14 +5,19 @@
 use std::collections::BTreeMap;
 
 use bursar_core::{
-    CallId, EntryId, Estimate, ExtendOutcome, IntegrationId, KeyId, LimitSettings, Nanos,
-    PolicyResult, RecordMode, RecordOutcome, ReleaseOutcome, Reservation, ReserveOutcome,
-    ReserveRequest, TagNames, Tags, TenantId, TenantLifecycle, Timestamp, TokenBuckets, Usage,
+    Action as LimitAction, CalendarUnit, CallId, EntryId, Estimate, ExtendOutcome, IntegrationId,
+    KeyId, Label, LimitSettings, Nanos, PolicyResult, RecordMode, RecordOutcome, ReleaseOutcome,
+    Reservation, ReserveOutcome, ReserveRequest, Scope, TagNames, Tags, TenantId, TenantLifecycle,
+    Timestamp, TokenBuckets, Usage, Window,
 };
 use bursar_store::{ControlTx, IntegrationEdit, Ledger};
 use bursar_testing::chance::Chance;
 
 use crate::support::group::{CommandFuture, in_one_group};
+use crate::support::limit_recount::{KnownLimit, check_limits};
+use crate::support::limits::{
+    calendar, calls, concurrent, cost, delete_limit, each, limit, only, put_limits, tokens,
+};
 use crate::support::{SQLITE, World, budget, call_id, request, usage};
 
 /// A command.
@@ -78,9 +83,14 @@ struct Tenant {
     held: Vec<ReserveRequest>,
     /// The entry of each recorded call.
     entries: BTreeMap<String, EntryId>,
+    limits: Vec<KnownLimit>,
+    /// The number of the next limit.
+    next_limit: i64,
 }
 
 const STRICT_CENTS: i64 = 400;
+/// The limits of a tenant; a deleted one is replaced by another.
+const LIMITS: usize = 6;
 /// The names of tags.
 const TAGS: [&str; 3] = ["customer", "feature", "team"];
 
@@ -93,7 +103,7 @@ async fn tenant(world: &World, name: &'static str) -> Tenant {
         world.integration(tenant_id, "unlimited", LimitSettings::default()).await,
     ];
     let strict = world.integration(tenant_id, "strict", budget(STRICT_CENTS)).await;
-    Tenant {
+    let mut tenant = Tenant {
         tenant_id,
         free,
         strict,
@@ -101,10 +111,64 @@ async fn tenant(world: &World, name: &'static str) -> Tenant {
         sent: vec![],
         held: vec![],
         entries: BTreeMap::new(),
+        limits: Vec::new(),
+        next_limit: 1,
+    };
+    for _ in 0..LIMITS {
+        tenant.add_limit(world).await;
     }
+    tenant
 }
 
 impl Tenant {
+    /// Makes the next limit. None takes the place of another.
+    async fn add_limit(&mut self, world: &World) {
+        let number = self.next_limit;
+        let zone = calendar(CalendarUnit::Day, "Europe/Berlin");
+        let (scope, bound) = match number % LIMITS as i64 {
+            0 => (Scope::Tenant, tokens(Window::Minute, 60_000)),
+            1 => (each(Label::Agent), cost(zone, 5_000)),
+            2 => (each(Label::Session), concurrent(40)),
+            3 => (only(Label::Model, "gpt"), calls(calendar(CalendarUnit::Hour, "UTC"), 300)),
+            4 => (each(Label::Key), cost(Window::Minute, 5_000)),
+            _ => (
+                each(Label::Tag(TAGS.first().copied().unwrap().into())),
+                tokens(Window::Total { starts_at: Timestamp::MIN }, 10_000_000),
+            ),
+        };
+        let row = limit(self.tenant_id, number, scope, bound);
+        put_limits(&world.ledger, vec![row.clone()]).await;
+        let versions = world.database.rows(&["select tenant_id, version from limit_sets"]);
+        let own = Some(self.tenant_id.number().to_string());
+        let own = versions.iter().flatten().find(|row| row.first() == Some(&own)).unwrap();
+        let since = own.get(1).unwrap().as_ref().unwrap().parse().unwrap();
+        self.limits.push(KnownLimit { row, since });
+        self.next_limit += 1;
+    }
+
+    /// Changes a limit, or deletes it and makes another.
+    async fn change_limits(&mut self, world: &World, chance: &mut Chance) {
+        let place = chance.below(self.limits.len() as u64) as usize;
+        let Some(known) = self.limits.get_mut(place) else { return };
+        let row = &mut known.row;
+        match chance.between(1, 10) {
+            1 | 2 => {
+                let number = row.limit.id.number();
+                self.limits.remove(place);
+                delete_limit(&world.ledger, self.tenant_id, number).await;
+                self.add_limit(world).await;
+                return;
+            }
+            3..=5 => row.limit.enabled = chance.percent(60),
+            6 | 7 => row.limit.required = chance.percent(20),
+            _ => {
+                let actions = [LimitAction::Block, LimitAction::Throttle, LimitAction::Warn];
+                row.limit.rule.action = chance.one_of(&actions);
+            }
+        }
+        put_limits(&world.ledger, vec![row.clone()]).await;
+    }
+
     fn next_action(&mut self, chance: &mut Chance, now: Timestamp) -> Action {
         match chance.between(1, 100) {
             1..=40 => {
@@ -160,7 +224,8 @@ impl Tenant {
         let policy = [PolicyResult::Allowed, PolicyResult::Warned, PolicyResult::Blocked];
         let made = Usage {
             session_id: chance.percent(50).then(|| "session".into()),
-            agent_id: chance.percent(60).then(|| format!("agent {}", chance.between(1, 5)).into()),
+            agent_id: any_agent(chance),
+            account_key_id: KeyId::from_number(chance.between(1, 3)),
             provider: chance.one_of(&["openai", "anthropic"]).into(),
             model: chance.one_of(&["gpt", "claude", "small"]).into(),
             tokens: TokenBuckets::new(tokens_in, chance.between(0, 300), cached, 0, 0).unwrap(),
@@ -190,6 +255,11 @@ impl Tenant {
                 chance.between(0, 3_000),
             )
             .unwrap(),
+            model: chance.percent(60).then(|| "gpt".into()),
+            agent_id: any_agent(chance),
+            session_id: chance.percent(50).then(|| "session".into()),
+            tags: tags(chance),
+            account_key_id: KeyId::from_number(chance.between(1, 3)),
             ttl_seconds: chance.between(1, 900) as u32,
             ..request(chance.one_of(&self.free), "any")
         }
@@ -265,6 +335,10 @@ fn tags(chance: &mut Chance) -> Tags {
     tags
 }
 
+fn any_agent(chance: &mut Chance) -> Option<Box<str>> {
+    chance.percent(60).then(|| format!("agent {}", chance.between(1, 5)).into())
+}
+
 /// One of few call ids, so that they repeat often.
 fn any_call(chance: &mut Chance) -> CallId {
     call_id(&format!("call {}", chance.between(1, 1_500)))
@@ -333,6 +407,13 @@ async fn assert_strict(world: &World, tenants: &[Tenant]) {
     }
 }
 
+/// Checks that all sums of the store and of its limits equal the rows.
+async fn verify(world: &World, tenants: &[Tenant]) {
+    world.verify().await;
+    let limits = tenants.iter().flat_map(|tenant| tenant.limits.clone());
+    check_limits(world.database.as_ref(), &limits.collect::<Vec<_>>(), world.clock.now());
+}
+
 /// Runs a number of groups, and returns all outcomes.
 async fn run(seed: u64, groups: usize) -> Vec<ActionOutcome> {
     let mut chance = Chance::new(seed);
@@ -388,15 +469,21 @@ async fn run(seed: u64, groups: usize) -> Vec<ActionOutcome> {
                 change(&world, tenant, &mut chance).await;
             }
         }
+        if chance.percent(15) {
+            let index = chance.between(0, tenants.len() as i64 - 1) as usize;
+            if let Some(tenant) = tenants.get_mut(index) {
+                tenant.change_limits(&world, &mut chance).await;
+            }
+        }
         if chance.percent(4) {
             world = world.reopened().await;
         }
         if group % 12 == 0 {
-            world.verify().await;
+            verify(&world, &tenants).await;
         }
     }
-    world.verify().await;
-    world.reopened().await.verify().await;
+    verify(&world, &tenants).await;
+    verify(&world.reopened().await, &tenants).await;
     outcomes
 }
 
