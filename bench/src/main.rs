@@ -6,6 +6,7 @@
 //! compared between machines and absolute figures cannot.
 
 mod client;
+mod limits;
 mod postgres;
 mod reads;
 mod report;
@@ -117,6 +118,7 @@ fn embedded(
         server.stop().await?;
         Ok::<(), Failure>(())
     })?;
+    limits::measure(&deployment, &setup, duration, runtime, report)?;
     if arguments.records_large > arguments.records {
         large(arguments, runtime, &deployment, &setup, report)?;
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bursar_core::Scope;
 use bursar_server::auth::secret::SecretKey;
 use bursar_server::config::database::Database as Kept;
 use bursar_store::{PostgresOptions, PostgresStore, WriterConnection};
@@ -13,7 +14,7 @@ use crate::client::{self, Make, Run};
 use crate::report::Report;
 use crate::server::Running;
 use crate::setup::{Deployment, INTEGRATIONS, Setup, prepare};
-use crate::{Arguments, Failure, store};
+use crate::{Arguments, Failure, limits, store};
 
 /// The environment variable that names an existing PostgreSQL server.
 const URL_VARIABLE: &str = "BURSAR_TEST_POSTGRES_URL";
@@ -133,6 +134,8 @@ fn nodes(
 ) -> Result<(), Failure> {
     let hot = prepare(deployment, 1)?;
     let wide = prepare(deployment, MANY_INTEGRATIONS)?;
+    let limited = prepare(deployment, MANY_INTEGRATIONS)?;
+    limits::put(deployment, &limited, &[Scope::Tenant])?;
     runtime.block_on(async {
         let mut servers = Vec::new();
         for number in 0..NODES {
@@ -153,6 +156,8 @@ fn nodes(
         report.postgres_http(run(name, &all, 64, &hot.reserve()).await?);
         let name = "reserve on 1,000 integrations, 64 connections to two nodes";
         report.postgres_http(run(name, &all, 64, &wide.reserve()).await?);
+        let name = "reserve under a limit of the tenant, 64 connections to two nodes";
+        report.postgres_http(run(name, &all, 64, &limited.reserve()).await?);
         for server in servers {
             report.memory(server.resident_kib());
             server.stop().await?;

@@ -28,7 +28,16 @@ const TARGETS: &[(&str, f64, Base)] = &[
     ("batches of 100, 16 connections", 0.8, Base::Records),
     ("batches of 100, 64 connections", 0.8, Base::Records),
     ("check, 64 connections", 0.6, Base::Requests),
-    ("reserve, 64 connections", 0.1, Base::Requests),
+    ("reserve, 64 connections", 0.22, Base::Requests),
+    ("single ingest, five limits", 0.5, Base::Run("single ingest, 64 connections")),
+    ("batches of 100, five limits", 0.5, Base::Run("batches of 100, 16 connections")),
+    ("check, five limits", 0.5, Base::Run("check, 64 connections")),
+    ("reserve, five limits", 0.5, Base::Run("reserve, 64 connections")),
+    (
+        "single ingest, a limit for each of 100,000 agents",
+        1.0,
+        Base::Run("single ingest, a limit for each of 100 agents"),
+    ),
 ];
 /// The result of E without authentication and protection.
 pub(crate) const OPEN: &str = "E without authentication and protection, 64 connections";
@@ -39,6 +48,8 @@ const POSTGRES_TARGET: f64 = 0.6;
 enum Base {
     Requests,
     Records,
+    /// Another measurement.
+    Run(&'static str),
 }
 
 impl Report {
@@ -98,11 +109,17 @@ impl Report {
             let bar = TARGETS.iter().find(|(bar, _, _)| bar == name);
             let by_record = run.records > run.requests;
             let rate = if by_record { run.record_rate() } else { run.rate() };
-            let ratio =
+            let mut ratio =
                 if by_record { format!("{:.2} S", rate / s) } else { format!("{:.2} E", rate / e) };
-            let bar = bar.map_or_else(String::new, |(_, bar, base)| {
-                let unit = if *base == Base::Records { "S" } else { "E" };
-                format!("{bar} {unit}")
+            let bar = bar.map_or_else(String::new, |(_, bar, base)| match base {
+                Base::Records => format!("{bar} S"),
+                Base::Requests => format!("{bar} E"),
+                Base::Run(of) => {
+                    let base = self.runs.iter().find(|(name, _)| name == of);
+                    let base = base.map_or(f64::NAN, |(_, run)| run.rate());
+                    ratio = format!("{ratio}; {:.2} of {of}", run.rate() / base);
+                    format!("{bar} of it")
+                }
             });
             let (p50, p99) = (run.quantile_ms(0.5), run.quantile_ms(0.99));
             println!("| {name} | {rate:.0} | {p50:.2} | {p99:.2} | {ratio} | {bar} |");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bursar_core::{IntegrationId, LimitSettings, OnboardingState, TenantId};
 use bursar_server::auth::secret::{KeyPrefix, random_digits};
@@ -15,6 +15,10 @@ use crate::client::Make;
 
 /// The number of integrations over which calls are spread.
 pub(crate) const INTEGRATIONS: usize = 10;
+/// The tag of tagged records.
+pub(crate) const TAG: &str = "team";
+/// The number of agents over which records are spread, unless a measurement says otherwise.
+const AGENTS: u64 = 20;
 /// The secrets of nodes over one database; a server with a file creates its own.
 const SHARED_SECRETS: [(&str, &str); 2] = [
     ("BURSAR_SECRET_KEY", "the one secret key of nodes that are measured"),
@@ -79,6 +83,10 @@ pub(crate) struct Setup {
     pub(crate) integrations: Vec<IntegrationId>,
     api_key: String,
     next: Arc<AtomicU64>,
+    /// The number of agents over which records are spread.
+    agents: AtomicU64,
+    /// Whether records have a tag.
+    is_tagged: AtomicBool,
 }
 
 /// Creates a tenant with integrations and a key.
@@ -143,7 +151,9 @@ pub(crate) fn prepare(
         };
         app.ledger.change(tenant_id, complete).await??;
         app.ledger.close().await;
-        Ok(Setup { tenant_id, integrations, api_key, next: Arc::new(AtomicU64::new(0)) })
+        let (next, agents) = (Arc::default(), AtomicU64::new(AGENTS));
+        let is_tagged = AtomicBool::new(false);
+        Ok(Setup { tenant_id, integrations, api_key, next, agents, is_tagged })
     })
 }
 
@@ -151,6 +161,16 @@ impl Setup {
     /// The next unused number of a record.
     pub(crate) fn next(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Spreads further records over this many agents.
+    pub(crate) fn set_agents(&self, agents: u64) {
+        self.agents.store(agents, Ordering::Relaxed);
+    }
+
+    /// Gives further records a tag, or none.
+    pub(crate) fn set_tagged(&self, is_tagged: bool) {
+        self.is_tagged.store(is_tagged, Ordering::Relaxed);
     }
 
     /// The integration of a record.
@@ -164,13 +184,16 @@ impl Setup {
         let integration = self.integration(number).map_or_else(String::new, |id| id.to_string());
         // Like a client's call ids, these look random, so that they hit all of the dedupe index.
         let call = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let is_tagged = self.is_tagged.load(Ordering::Relaxed);
+        let tags =
+            if is_tagged { format!(",\"tags\":{{\"{TAG}\":\"red\"}}") } else { String::new() };
         format!(
             "{{\"integration_id\":\"{integration}\",\"call_id\":\"call-{call:016x}-{number}\",\
              \"session_id\":\"session-{}\",\"agent_id\":\"agent-{}\",\"provider\":\"openai\",\
              \"model\":\"gpt-4o-{}\",\"tokens_in\":{},\"tokens_out\":{},\"cost_cents\":0.{:07},\
-             \"latency_ms\":{}}}",
+             \"latency_ms\":{}{tags}}}",
             number / 10,
-            number % 20,
+            number % self.agents.load(Ordering::Relaxed).max(1),
             number % 5,
             number % 4_000,
             number % 700,
@@ -227,7 +250,7 @@ impl Setup {
             let integration = self.integration(number).map(|id| id.to_string());
             let body = format!(
                 "{{\"integration_id\":\"{}\",\"call_id\":\"reserve-{number}\",\
-                 \"estimated_cost_cents\":0.5,\"estimated_tokens\":1000}}",
+                 \"model\":\"gpt-4o\",\"estimated_cost_cents\":0.5,\"estimated_tokens\":1000}}",
                 integration.unwrap_or_default()
             );
             (self.post("/api/v1/enforcement/reservations", &body), 1)
