@@ -155,7 +155,8 @@ impl LimitAccount {
     /// How far the limit is used at an instant of a period, without due holds.
     ///
     /// # Errors
-    /// [`Overflow`] if the account is of another kind of window, or holds less than is due.
+    /// [`Overflow`] if the account is of another kind of window, or if fewer reservations are open than
+    /// are due.
     pub fn state(
         &self,
         bound: &Bound,
@@ -208,7 +209,7 @@ impl LimitAccount {
     fn sums(&self, period: Period, now: Timestamp) -> Result<(Totals, Totals), Overflow> {
         match &self.counter {
             LimitCounter::Period { start, used, held } if *start == period.start => {
-                Ok((*used, held.less(self.due_from(*start))?))
+                Ok((*used, without(*held, self.due_from(*start))))
             }
             LimitCounter::Period { .. } => Ok((Totals::default(), Totals::default())),
             LimitCounter::Minute(slots) => {
@@ -218,7 +219,7 @@ impl LimitAccount {
                     // A call counts from its reservation on, whatever becomes of it.
                     let calls = Totals { calls: due.calls, ..Totals::default() };
                     sums.0 = sums.0.plus(slot.used)?.plus(calls)?;
-                    sums.1 = sums.1.plus(slot.held.less(due)?)?;
+                    sums.1 = sums.1.plus(without(slot.held, due))?;
                 }
                 Ok(sums)
             }
@@ -291,7 +292,7 @@ impl LimitAccount {
     /// Removes a hold. A hold of an earlier period ended with that period.
     ///
     /// # Errors
-    /// [`Overflow`] if the account holds less than `amount`.
+    /// [`Overflow`] if a sum does not fit, or if no reservation is open.
     pub(crate) fn remove_hold(
         &mut self,
         start: Timestamp,
@@ -303,12 +304,12 @@ impl LimitAccount {
                 if *own != start {
                     return Ok(());
                 }
-                *held = held.less(amount)?;
+                *held = without(*held, amount);
             }
             LimitCounter::Minute(slots) => {
                 let slot = slots.iter_mut().find(|slot| slot.second == start.second());
                 let Some(slot) = slot else { return Ok(()) };
-                slot.held = slot.held.less(amount)?;
+                slot.held = without(slot.held, amount);
                 if end == HoldEnd::Unused {
                     slot.used.calls = slot.used.calls.checked_add(amount.calls).ok_or(Overflow)?;
                 }
@@ -366,6 +367,14 @@ impl LimitAccount {
             self.last_at = now;
         }
     }
+}
+
+/// What is held without these holds.
+///
+/// If an operator set the clock back, a period or a second can begin again while holds are open that
+/// were made in it before. Its sums lack them, so nothing is left when they end.
+fn without(held: Totals, ended: Totals) -> Totals {
+    held.less(ended).unwrap_or_default()
 }
 
 /// The first instant of a second.

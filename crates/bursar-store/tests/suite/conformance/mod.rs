@@ -17,6 +17,7 @@ mod history;
 mod integrations;
 mod keys;
 mod limit_changes;
+mod limit_clock;
 mod limit_holds;
 mod limit_rows;
 mod limit_values;
@@ -196,6 +197,9 @@ macro_rules! conformance {
                     a_required_label_is_asked_of_reservations_only,
                     a_limit_that_refuses_requires_an_estimate_of_its_measure,
                     limits_of_one_tenant_do_not_count_for_another;
+                limit_clock:
+                    holds_end_after_the_clock_was_set_back_to_the_day_before,
+                    holds_end_after_the_clock_was_set_back_in_a_minute;
                 limit_values:
                     values_beyond_the_cap_share_an_account,
                     a_new_period_counts_its_values_anew,
