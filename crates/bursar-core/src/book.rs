@@ -387,7 +387,7 @@ impl<'a> Book<'a> {
         }
         let matched = self.limits.matched(key.0, &request.subject())?;
         let in_force = self.limits.in_force_of(key.0, &matched)?;
-        if let Some(refusal) = missing_estimate(account, &in_force, request.estimate) {
+        if let Some(refusal) = missing_estimate(account, &in_force, request.estimate, self.now) {
             return Ok(ReserveOutcome::Rejected(refusal));
         }
         let decision = decide(account, &in_force, request.estimate, self.now)?;
@@ -490,10 +490,12 @@ fn missing_estimate(
     account: &Account,
     limits: &LimitsInForce<'_>,
     estimate: Estimate,
+    now: Timestamp,
 ) -> Option<ReserveRefusal> {
     let built_in = account.integration.limits.limits().map(BuiltInLimit::measure);
     let others = limits.limits.iter().map(|in_force| in_force.limit);
     let others = others.filter(|limit| limit.enabled && limit.rule.action.refuses());
+    let others = others.filter(|limit| !limit.rule.bound.is_unlimited(now));
     let measures: Vec<Measure> =
         built_in.chain(others.map(|limit| limit.rule.bound.measure())).collect();
     if measures.contains(&Measure::Cost) && estimate.cost <= Nanos::ZERO {

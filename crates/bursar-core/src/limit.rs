@@ -110,6 +110,16 @@ impl Bound {
         }
     }
 
+    /// Whether it allows any amount at an instant.
+    pub(crate) fn is_unlimited(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Cost(_, allowance) => allowance.at(now).is_unlimited(),
+            Self::Tokens(_, allowance) => allowance.at(now).is_unlimited(),
+            Self::Calls(_, allowance) => allowance.at(now).is_unlimited(),
+            Self::Concurrent(allowance) => allowance.at(now).is_unlimited(),
+        }
+    }
+
     /// Whether two limits add up the same: measure, window and time zone.
     fn adds_up_like(&self, other: &Self) -> bool {
         let windows_agree = match (self.window(), other.window()) {

@@ -64,12 +64,19 @@ pub struct Quantity<M> {
 }
 
 impl<M> Quantity<M> {
+    /// More than any sum, as the amount of a limit that refuses nothing.
+    pub const UNLIMITED: Self = Self::new(i64::MAX as i128);
+
     pub const fn new(amount: i128) -> Self {
         Self { amount, measure: PhantomData }
     }
 
     pub const fn get(self) -> i128 {
         self.amount
+    }
+
+    pub(crate) const fn is_unlimited(&self) -> bool {
+        self.amount >= Self::UNLIMITED.amount
     }
 }
 

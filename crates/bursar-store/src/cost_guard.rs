@@ -10,9 +10,6 @@ use bursar_core::{
     Rule, Scope, Timestamp, WarnPercents, Window, Zone,
 };
 
-/// An amount that no sum reaches.
-const UNLIMITED: i128 = i64::MAX as i128;
-
 /// The override of a tenant: cents, 0 for unlimited, and until when.
 pub(crate) type CostOverride = (u32, Timestamp);
 
@@ -58,6 +55,8 @@ impl CostGuard {
 }
 
 fn amount<M>(cents: u32) -> Quantity<M> {
-    let nanos = i128::from(cents) * i128::from(NANOS_PER_CENT);
-    Quantity::new(if cents == 0 { UNLIMITED } else { nanos })
+    match cents {
+        0 => Quantity::UNLIMITED,
+        _ => Quantity::new(i128::from(cents) * i128::from(NANOS_PER_CENT)),
+    }
 }

@@ -3,7 +3,7 @@
 use bursar_core::{
     Action, Allowance, Bound, CalendarUnit, Estimate, KeyId, Label, Limit, Nanos, Outcome,
     Override, Quantity, ReasonCode, RecordOutcome, RecordRefusal, ReserveOutcome, ReserveRefusal,
-    Scope, Selected, Tags, Verdict, Window, Zone,
+    ReserveRequest, Scope, Selected, Tags, Verdict, Window, Zone,
 };
 
 use crate::support::limited::{Limited, calls, concurrent, cost, day, each, limit, only, total};
@@ -261,6 +261,19 @@ fn an_override_ends_exactly_at_its_instant() {
     limited.admits(before, &reserve("2", as_is));
     assert_eq!((limited.state(1, "", before).amount, limited.state(1, "", until).amount), (3, 1));
     assert_eq!(limited.blocks(until, &reserve("3", as_is)), ReasonCode::CallLimitExceeded);
+}
+
+#[test]
+fn an_estimate_is_needed_only_while_the_limit_is_not_unlimited() {
+    let until = at(10);
+    let overridden = Some(Override { amount: Quantity::new(3), until });
+    let allowance = Allowance { amount: Quantity::UNLIMITED, overridden };
+    let mut limited = Limited::new([limit(1, Scope::Tenant, Bound::Tokens(day(), allowance))]);
+    let without = |request: &mut ReserveRequest| request.estimate = Estimate::default();
+    let refused = ReserveOutcome::Rejected(ReserveRefusal::TokenEstimateRequired);
+    let outcome = limited.run(shifted(until, -1), &reserve("1", without));
+    assert_eq!(outcome, Outcome::Reserve(refused));
+    limited.admits(until, &reserve("1", without));
 }
 
 #[test]
