@@ -35,7 +35,6 @@ impl Requests {
             route: RouteNumber((chance / TENANTS % ROUTES) as u16),
             class: RequestClass::Traffic,
             thresholds: Thresholds::default(),
-            cost_nanos_day: Some(0),
             now: Timestamp::from_micros(1_763_640_000_000_000).unwrap(),
             elapsed: Duration::from_micros(self.0),
         }

@@ -232,37 +232,29 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(
-        method: &Method,
-        path: &str,
-        class: RequestClass,
-        refusal: RefusalMode,
-        guarded: bool,
-    ) {
+    fn check(method: &Method, path: &str, class: RequestClass, refusal: RefusalMode) {
         let found =
             protection(method, path).map(|protection| (protection.class, protection.refusal));
         assert_eq!(found, Some((class, refusal)), "{method} {path}");
-        let cost = protection(method, path).map(|protection| protection.is_cost_guarded);
-        assert_eq!(cost, Some(guarded), "{method} {path}");
     }
 
     #[test]
     fn each_route_has_its_class() {
         use RefusalMode::{AtOnce, Never, UnlessKnown};
         use RequestClass::{Management, Traffic};
-        check(&Method::POST, "/api/v1/telemetry/llm-usage", Traffic, UnlessKnown, false);
-        check(&Method::POST, "/api/v1/telemetry/llm-usage/batch", Traffic, UnlessKnown, false);
-        check(&Method::GET, "/api/v1/telemetry/usage-summary", Management, AtOnce, false);
-        check(&Method::HEAD, "/api/v1/keys", Management, AtOnce, false);
-        check(&Method::POST, "/api/v1/integrations", Management, AtOnce, false);
-        check(&Method::POST, "/api/v1/enforcement/check", Traffic, AtOnce, true);
-        check(&Method::POST, "/api/v1/enforcement/batch", Traffic, AtOnce, true);
-        check(&Method::GET, "/api/v1/enforcement/status", Management, AtOnce, false);
+        check(&Method::POST, "/api/v1/telemetry/llm-usage", Traffic, UnlessKnown);
+        check(&Method::POST, "/api/v1/telemetry/llm-usage/batch", Traffic, UnlessKnown);
+        check(&Method::GET, "/api/v1/telemetry/usage-summary", Management, AtOnce);
+        check(&Method::HEAD, "/api/v1/keys", Management, AtOnce);
+        check(&Method::POST, "/api/v1/integrations", Management, AtOnce);
+        check(&Method::POST, "/api/v1/enforcement/check", Traffic, AtOnce);
+        check(&Method::POST, "/api/v1/enforcement/batch", Traffic, AtOnce);
+        check(&Method::GET, "/api/v1/enforcement/status", Management, AtOnce);
         let reservations = "/api/v1/enforcement/reservations";
-        check(&Method::POST, reservations, Traffic, AtOnce, true);
+        check(&Method::POST, reservations, Traffic, AtOnce);
         let one = "/api/v1/enforcement/reservations/{call_id}";
-        check(&Method::DELETE, one, Traffic, Never, false);
-        check(&Method::POST, &format!("{one}/extend"), Traffic, AtOnce, false);
+        check(&Method::DELETE, one, Traffic, Never);
+        check(&Method::POST, &format!("{one}/extend"), Traffic, AtOnce);
     }
 
     #[test]
@@ -283,13 +275,13 @@ mod tests {
     fn what_ends_a_key_or_an_integration_is_never_refused() {
         use RefusalMode::{AtOnce, Never};
         use RequestClass::Management;
-        check(&Method::DELETE, "/api/v1/keys/{id}", Management, Never, false);
+        check(&Method::DELETE, "/api/v1/keys/{id}", Management, Never);
         let integration = "/api/v1/integrations/{id}";
-        check(&Method::DELETE, integration, Management, Never, false);
-        check(&Method::POST, &format!("{integration}/disable"), Management, Never, false);
-        check(&Method::POST, &format!("{integration}/enable"), Management, AtOnce, false);
+        check(&Method::DELETE, integration, Management, Never);
+        check(&Method::POST, &format!("{integration}/disable"), Management, Never);
+        check(&Method::POST, &format!("{integration}/enable"), Management, AtOnce);
         let key = format!("{integration}/keys/{{key_id}}");
-        check(&Method::DELETE, &key, Management, Never, false);
+        check(&Method::DELETE, &key, Management, Never);
         // The operator suspends and terminates tenants; protection never refuses the operator.
         for end in ["suspend", "terminate", "archive"] {
             assert!(protection(&Method::POST, &format!("/api/v1/tenants/{{id}}/{end}")).is_none());

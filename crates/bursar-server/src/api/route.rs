@@ -31,7 +31,6 @@ pub(crate) struct Rule {
     audience: Audience,
     class: RequestClass,
     refusal: RefusalMode,
-    is_cost_guarded: bool,
     is_exempt: bool,
 }
 
@@ -50,17 +49,12 @@ impl Rule {
 
     const fn to(audience: Audience) -> Self {
         let (class, refusal) = (RequestClass::Management, RefusalMode::AtOnce);
-        Self { audience, class, refusal, is_cost_guarded: false, is_exempt: false }
+        Self { audience, class, refusal, is_exempt: false }
     }
 
     /// Clients send its requests along with each model call, so the thresholds for traffic apply.
     pub(crate) const fn traffic(self) -> Self {
         Self { class: RequestClass::Traffic, ..self }
-    }
-
-    /// The route admits cost, so the tenant's daily cost limit applies.
-    pub(crate) const fn cost_guarded(self) -> Self {
-        Self { is_cost_guarded: true, ..self }
     }
 
     /// The route releases a hold or ends access. Protection must not refuse it.
@@ -177,7 +171,6 @@ impl RouteTable {
                 operation: name_of(&method),
                 route,
                 class: rule.class,
-                is_cost_guarded: rule.is_cost_guarded,
                 refusal: rule.refusal,
             }
         });

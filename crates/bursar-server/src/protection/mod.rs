@@ -1,8 +1,8 @@
 //! Protection of the server from tenants that send too many requests.
 //!
 //! [`rule::Protection`] makes the decision. [`protector`] collects what the decision needs (the
-//! route, the tenant's thresholds, the cost of the day) and acts on it. Deliberately absent:
-//! authentication, which comes first.
+//! route, the tenant's thresholds) and acts on it. Deliberately absent: authentication, which comes
+//! first, and money, which limits decide about.
 
 pub mod counting;
 pub(crate) mod protector;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use bursar_core::{
-    Day, Dimension, IntegrationId, ProtectionDecision, RecordMode, RecordOutcome, RecordRefusal,
+    Dimension, IntegrationId, ProtectionDecision, RecordMode, RecordOutcome, RecordRefusal,
     TenantId, Timestamp,
 };
 use bursar_store::{Cache, Ledger, OverrideRow, Store, StoreError};
@@ -22,7 +22,6 @@ use crate::auth::caller::CallerTenant;
 use crate::jobs::monotonic_clock::MonotonicClock;
 use crate::observe::metrics::Metrics;
 use crate::wire::error::ApiError;
-use crate::wire::error_code::ErrorCode;
 
 /// The log target.
 const TARGET: &str = "bursar::protection";
@@ -39,17 +38,15 @@ pub(crate) struct ProtectedCaller {
 
 /// Protects one node: windows, thresholds with their overrides, and signals.
 ///
-/// Every node counts the requests that it sees itself; only the cost of a day is read from the
-/// store. Windows and caches use a monotonic clock. The store's time only determines the day, the
-/// end of overrides, and what is shown.
+/// Every node counts the requests that it sees itself. Windows and caches use a monotonic clock.
+/// The store's time only determines the end of overrides, and what is shown.
 pub struct Protector {
     thresholds: Thresholds,
     store: Arc<dyn Store>,
     clock: MonotonicClock,
     metrics: Arc<Metrics>,
     windows: Windows,
-    overrides: TenantFacts<(), Arc<[OverrideRow]>>,
-    costs: TenantFacts<Day, i128>,
+    overrides: TenantFacts<Arc<[OverrideRow]>>,
     signals: SignalLog,
 }
 
@@ -68,7 +65,6 @@ impl Protector {
             metrics,
             windows: Windows::counting(routes),
             overrides: TenantFacts::new("protection-overrides"),
-            costs: TenantFacts::new("protection-costs"),
             signals: signal_log(routes),
         }
     }
@@ -79,8 +75,8 @@ impl Protector {
     }
 
     /// Its in-memory caches.
-    pub(crate) fn caches(&self) -> [&dyn Cache; 4] {
-        [&self.windows, &self.overrides, &self.costs, &self.signals]
+    pub(crate) fn caches(&self) -> [&dyn Cache; 3] {
+        [&self.windows, &self.overrides, &self.signals]
     }
 
     /// Writes the signals since the last call.
@@ -93,20 +89,20 @@ impl Protector {
 
     /// Admits or refuses a request of a tenant.
     ///
-    /// Requests of the operator are admitted, except for decisions about money. The refusal of
-    /// usage records is left in the request; the handler extracts it as [`RecordsProtection`].
+    /// Requests of the operator are admitted. The refusal of usage records is left in the request;
+    /// the handler extracts it as [`RecordsProtection`].
     ///
     /// # Errors
-    /// The refusal; 503 if the cost is guarded and cannot be read.
+    /// The refusal.
     pub(crate) async fn protect(
         &self,
         caller: ProtectedCaller,
         route: &'static RouteProtection,
         request: &mut Request,
     ) -> Result<(), ApiError> {
-        let asked = self.protected(caller, route).await?;
+        let asked = self.protected(caller, route).await;
         let decision = match route.refusal {
-            _ if caller.is_operator && !route.is_cost_guarded => {
+            _ if caller.is_operator => {
                 self.count(route, &asked);
                 return Ok(());
             }
@@ -135,28 +131,18 @@ impl Protector {
         &self,
         caller: ProtectedCaller,
         route: &'static RouteProtection,
-    ) -> Result<ProtectedRequest, ApiError> {
+    ) -> ProtectedRequest {
         let ProtectedCaller { tenant, integration_id, .. } = caller;
         let tenant_id = tenant.tenant_id;
         let (now, asked_at) = (self.store.now(), self.clock.elapsed());
-        let unavailable = |_| ApiError::of(ErrorCode::Unavailable);
-        let thresholds = match self.thresholds(tenant, now, asked_at).await {
-            Ok(thresholds) => thresholds,
-            // Where cost is guarded, a limit that cannot be read must not count as absent.
-            Err(error) if route.is_cost_guarded => return Err(unavailable(error)),
-            Err(_) => self.thresholds.of_tenant(tenant.onboarding, []),
-        };
-        let mut cost_nanos_day = None;
-        if route.is_cost_guarded && thresholds.cost_cents_day > 0 {
-            let ask = || self.store.cost_of_day(tenant_id, now.day());
-            let cost = self.costs.get(tenant_id, now.day(), asked_at, ask).await;
-            cost_nanos_day = Some(cost.map_err(unavailable)?);
-        }
+        let thresholds = self.thresholds(tenant, now, asked_at).await;
+        let thresholds =
+            thresholds.unwrap_or_else(|_| self.thresholds.of_tenant(tenant.onboarding, []));
         let RouteProtection { route, class, .. } = *route;
         let owner = WindowOwner { tenant_id, integration_id };
         // Read again, because the store may have taken some time and the wait starts now.
         let elapsed = self.clock.elapsed();
-        Ok(ProtectedRequest { owner, route, class, thresholds, cost_nanos_day, now, elapsed })
+        ProtectedRequest { owner, route, class, thresholds, now, elapsed }
     }
 
     /// The thresholds of a tenant, including its overrides.
@@ -168,7 +154,7 @@ impl Protector {
     ) -> Result<Thresholds, StoreError> {
         let CallerTenant { tenant_id, onboarding, .. } = tenant;
         let ask = async || self.store.protection_overrides(tenant_id, now).await.map(Arc::from);
-        let overrides = self.overrides.get(tenant_id, (), elapsed, ask).await?;
+        let overrides = self.overrides.get(tenant_id, elapsed, ask).await?;
         let in_force = overrides.iter().filter(|row| row.expires_at > now);
         let in_force = in_force.map(|row| (row.dimension, row.allowed_value));
         Ok(self.thresholds.of_tenant(onboarding, in_force))

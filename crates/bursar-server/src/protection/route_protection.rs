@@ -22,7 +22,5 @@ pub(crate) struct RouteProtection {
     pub(crate) route: RouteNumber,
     /// The class, which selects the thresholds.
     pub(crate) class: RequestClass,
-    /// Whether the route admits cost.
-    pub(crate) is_cost_guarded: bool,
     pub(crate) refusal: RefusalMode,
 }

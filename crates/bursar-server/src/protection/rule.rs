@@ -33,9 +33,7 @@ pub struct ProtectedRequest {
     pub class: RequestClass,
     /// The tenant's thresholds.
     pub thresholds: Thresholds,
-    /// The tenant's cost on this UTC day in nano-dollars. `None` where no cost is guarded.
-    pub cost_nanos_day: Option<i128>,
-    /// The store's time, which determines the day.
+    /// The store's time, which is shown with a signal.
     pub now: Timestamp,
     /// The monotonic time by which windows move.
     pub elapsed: Duration,

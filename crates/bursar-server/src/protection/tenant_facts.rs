@@ -25,45 +25,43 @@ const BOUNDS: CacheBounds = CacheBounds {
 /// The last value that the store returned for each tenant, including errors.
 ///
 /// Concurrent callers for one tenant share one query, so a flood of requests does not become one of
-/// queries. A value is valid for its key only. Expired values are removed as new ones
-/// come; when the cache is full, the oldest is dropped.
-pub(super) struct TenantFacts<K, T> {
+/// queries. Expired values are removed as new ones come; when the cache is full, the oldest is
+/// dropped.
+pub(super) struct TenantFacts<T> {
     name: &'static str,
-    slots: RwLock<Slots<K, T>>,
+    slots: RwLock<Slots<T>>,
 }
 
-type Slots<K, T> = TenantCache<TenantId, Arc<Slot<K, T>>>;
+type Slots<T> = TenantCache<TenantId, Arc<Slot<T>>>;
 
-struct Slot<K, T> {
-    fact: RwLock<Option<Fact<K, T>>>,
+struct Slot<T> {
+    fact: RwLock<Option<Fact<T>>>,
     /// Held by the caller that queries the store.
     reading: Mutex<()>,
 }
 
-struct Fact<K, T> {
-    key: K,
+struct Fact<T> {
     /// When the store was read.
     at: Duration,
     value: Result<T, StoreError>,
 }
 
-impl<K, T> Default for Slot<K, T> {
+impl<T> Default for Slot<T> {
     fn default() -> Self {
         Self { fact: RwLock::default(), reading: Mutex::default() }
     }
 }
 
-impl<K: PartialEq, T: Clone> Slot<K, T> {
-    /// The valid value of this key.
-    fn fresh(&self, key: &K, elapsed: Duration) -> Option<Result<T, StoreError>> {
+impl<T: Clone> Slot<T> {
+    /// The valid value.
+    fn fresh(&self, elapsed: Duration) -> Option<Result<T, StoreError>> {
         let fact = self.fact.read();
-        let Fact { key: known, at, value } = fact.as_ref()?;
-        let is_fresh = known == key && !is_over(*at, elapsed);
-        is_fresh.then(|| value.clone())
+        let Fact { at, value } = fact.as_ref()?;
+        (!is_over(*at, elapsed)).then(|| value.clone())
     }
 }
 
-impl<K, T> Slot<K, T> {
+impl<T> Slot<T> {
     fn is_over(&self, elapsed: Duration) -> bool {
         self.fact.read().as_ref().is_none_or(|known| is_over(known.at, elapsed))
     }
@@ -73,7 +71,7 @@ fn is_over(at: Duration, elapsed: Duration) -> bool {
     elapsed.saturating_sub(at) >= LIFE
 }
 
-impl<K: PartialEq, T: Clone> TenantFacts<K, T> {
+impl<T: Clone> TenantFacts<T> {
     /// An empty cache with the name that the operator sees.
     pub(super) fn new(name: &'static str) -> Self {
         Self { name, slots: RwLock::new(TenantCache::new(BOUNDS)) }
@@ -86,29 +84,24 @@ impl<K: PartialEq, T: Clone> TenantFacts<K, T> {
     pub(super) async fn get<F: Future<Output = Result<T, StoreError>>>(
         &self,
         tenant_id: TenantId,
-        key: K,
         elapsed: Duration,
         read: impl FnOnce() -> F,
     ) -> Result<T, StoreError> {
         let slot = self.slot(tenant_id, elapsed);
-        if let Some(value) = slot.fresh(&key, elapsed) {
+        if let Some(value) = slot.fresh(elapsed) {
             return value;
         }
         let _reading = slot.reading.lock().await;
-        // The previous holder of the lock may have read the same key.
-        if let Some(value) = slot.fresh(&key, elapsed) {
+        // The previous holder of the lock may have read it.
+        if let Some(value) = slot.fresh(elapsed) {
             return value;
         }
         let value = read().await;
         if let Err(error) = &value {
             let error = error as &dyn std::error::Error;
-            tracing::error!(
-                error,
-                %tenant_id,
-                "protection could not read the overrides or the cost of a tenant"
-            );
+            tracing::error!(error, %tenant_id, "protection could not read a tenant's overrides");
         }
-        *slot.fact.write() = Some(Fact { key, at: elapsed, value: value.clone() });
+        *slot.fact.write() = Some(Fact { at: elapsed, value: value.clone() });
         self.renew(tenant_id, Arc::clone(&slot), elapsed);
         value
     }
@@ -118,7 +111,7 @@ impl<K: PartialEq, T: Clone> TenantFacts<K, T> {
         self.slots.write().forget(Some(tenant_id));
     }
 
-    fn slot(&self, tenant_id: TenantId, elapsed: Duration) -> Arc<Slot<K, T>> {
+    fn slot(&self, tenant_id: TenantId, elapsed: Duration) -> Arc<Slot<T>> {
         if let Some(slot) = self.slots.read().get(&tenant_id) {
             return Arc::clone(slot);
         }
@@ -133,7 +126,7 @@ impl<K: PartialEq, T: Clone> TenantFacts<K, T> {
     }
 
     /// Makes a value the newest, unless it was removed meanwhile.
-    fn renew(&self, tenant_id: TenantId, slot: Arc<Slot<K, T>>, elapsed: Duration) {
+    fn renew(&self, tenant_id: TenantId, slot: Arc<Slot<T>>, elapsed: Duration) {
         let mut slots = self.slots.write();
         if slots.get(&tenant_id).is_some_and(|known| Arc::ptr_eq(known, &slot)) {
             insert_newest(&mut slots, tenant_id, slot, elapsed);
@@ -142,17 +135,17 @@ impl<K: PartialEq, T: Clone> TenantFacts<K, T> {
 }
 
 /// Inserts a value as the newest, and removes expired ones that no one waits for.
-fn insert_newest<K, T>(
-    slots: &mut Slots<K, T>,
+fn insert_newest<T>(
+    slots: &mut Slots<T>,
     tenant_id: TenantId,
-    slot: Arc<Slot<K, T>>,
+    slot: Arc<Slot<T>>,
     elapsed: Duration,
 ) {
     slots.insert(Some(tenant_id), tenant_id, slot, SLOT_BYTES);
     slots.expire(|slot| Arc::strong_count(slot) == 1 && slot.is_over(elapsed));
 }
 
-impl<K: Send + Sync, T: Send + Sync> Cache for TenantFacts<K, T> {
+impl<T: Send + Sync> Cache for TenantFacts<T> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -186,10 +179,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_store_is_read_once_a_second_for_any_number_of_callers() {
-        let known: TenantFacts<(), u32> = TenantFacts::new("facts");
+        let known: TenantFacts<u32> = TenantFacts::new("facts");
         let reads = AtomicU32::new(0);
         let get = |number: i64, millis| {
-            known.get(tenant(number), (), at(millis), || async {
+            known.get(tenant(number), at(millis), || async {
                 tokio::task::yield_now().await;
                 Ok(reads.fetch_add(1, Ordering::Relaxed))
             })
@@ -205,29 +198,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_value_is_valid_for_its_own_key_only() {
-        let known: TenantFacts<u32, u32> = TenantFacts::new("facts");
-        for key in [7, 8, 7] {
-            let answer = known.get(tenant(1), key, at(0), || async move { Ok(key) });
-            assert!(matches!(answer.await, Ok(answer) if answer == key));
-        }
-    }
-
-    #[tokio::test]
     async fn an_error_is_cached_for_a_second() {
-        let known: TenantFacts<(), u32> = TenantFacts::new("facts");
-        let refused = known.get(tenant(1), (), at(0), || async { Err(StoreError::Closed) }).await;
+        let known: TenantFacts<u32> = TenantFacts::new("facts");
+        let refused = known.get(tenant(1), at(0), || async { Err(StoreError::Closed) }).await;
         assert!(matches!(refused, Err(StoreError::Closed)));
-        let refused = known.get(tenant(1), (), at(999), || async { Ok(7) }).await;
+        let refused = known.get(tenant(1), at(999), || async { Ok(7) }).await;
         assert!(matches!(refused, Err(StoreError::Closed)));
-        assert!(matches!(known.get(tenant(1), (), at(1_000), || async { Ok(7) }).await, Ok(7)));
+        assert!(matches!(known.get(tenant(1), at(1_000), || async { Ok(7) }).await, Ok(7)));
     }
 
     /// Asks for a tenant. Returns whether the store was queried.
-    async fn is_read(known: &TenantFacts<(), u32>, number: i64, millis: u64) -> bool {
+    async fn is_read(known: &TenantFacts<u32>, number: i64, millis: u64) -> bool {
         let reads = AtomicU32::new(0);
         let read = async || Ok(reads.fetch_add(1, Ordering::Relaxed));
-        known.get(tenant(number), (), at(millis), read).await.expect("a value");
+        known.get(tenant(number), at(millis), read).await.expect("a value");
         reads.into_inner() > 0
     }
 
@@ -272,12 +256,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_value_removed_during_its_read_stays_removed() {
-        let known: TenantFacts<(), u32> = TenantFacts::new("facts");
+        let known: TenantFacts<u32> = TenantFacts::new("facts");
         let read = async || {
             known.forget(tenant(1));
             Ok(1)
         };
-        assert!(matches!(known.get(tenant(1), (), at(0), read).await, Ok(1)));
+        assert!(matches!(known.get(tenant(1), at(0), read).await, Ok(1)));
         assert_eq!(known.in_use().entries, 0);
         assert!(is_read(&known, 1, 0).await);
     }

@@ -42,8 +42,6 @@ pub struct Thresholds {
     pub management: Pace,
     /// For usage records and decisions.
     pub traffic: Pace,
-    /// The cost of a UTC day in cents above which decisions are refused.
-    pub cost_cents_day: u32,
     /// The least usual activity in five minutes.
     ///
     /// It keeps the first busy minute of a quiet tenant from being an anomaly.
@@ -55,7 +53,6 @@ impl Default for Thresholds {
         Self {
             management: Pace { requests_per_minute: 1_000, requests_per_second: 100 },
             traffic: Pace { requests_per_minute: 60_000, requests_per_second: 5_000 },
-            cost_cents_day: 0,
             anomaly_floor: 10_000,
         }
     }
@@ -64,8 +61,7 @@ impl Default for Thresholds {
 impl Thresholds {
     /// The thresholds of a tenant: these, adjusted for onboarding and overrides.
     ///
-    /// During onboarding the rate, burst and anomaly thresholds are ten times as high; the daily
-    /// cost never is. An override is absolute and not multiplied.
+    /// During onboarding they are ten times as high. An override is absolute and not multiplied.
     #[must_use]
     pub fn of_tenant(
         self,
@@ -81,11 +77,10 @@ impl Thresholds {
     }
 
     const fn of_setup(self) -> Self {
-        let Self { management, traffic, cost_cents_day, anomaly_floor } = self;
+        let Self { management, traffic, anomaly_floor } = self;
         Self {
             management: management.of_setup(),
             traffic: traffic.of_setup(),
-            cost_cents_day,
             anomaly_floor: anomaly_floor.saturating_mul(SETUP_FACTOR),
         }
     }
@@ -101,7 +96,8 @@ impl Thresholds {
                 self.management.requests_per_second = from.management.requests_per_second;
                 self.traffic.requests_per_second = from.traffic.requests_per_second;
             }
-            Dimension::Cost => self.cost_cents_day = from.cost_cents_day,
+            // The ledger has it: an override of the cost is that of a limit.
+            Dimension::Cost => {}
             Dimension::Anomaly => self.anomaly_floor = from.anomaly_floor,
         }
     }
@@ -111,7 +107,7 @@ impl Thresholds {
     /// For rate and burst, `allowed` replaces the threshold of management. If that lowers it, or if
     /// management was unlimited, the tenant is to be slowed down, and traffic gets the same
     /// threshold. Otherwise traffic is only raised: to `allowed`, if that is more than it has. For
-    /// cost it is the cents per day, for anomaly the floor.
+    /// anomaly it is the floor. For cost nothing changes: the ledger applies it.
     #[must_use]
     pub const fn overridden(mut self, dimension: Dimension, allowed: u32) -> Self {
         let Self { management, traffic, .. } = &mut self;
@@ -126,7 +122,8 @@ impl Thresholds {
                 traffic.requests_per_second = overridden_traffic(before, other, allowed);
                 management.requests_per_second = allowed;
             }
-            Dimension::Cost => self.cost_cents_day = allowed,
+            // The ledger has it.
+            Dimension::Cost => {}
             Dimension::Anomaly => self.anomaly_floor = allowed,
         }
         self

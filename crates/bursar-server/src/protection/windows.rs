@@ -133,7 +133,6 @@ mod tests {
             route: RouteNumber(1),
             class: RequestClass::Management,
             thresholds: Thresholds::default(),
-            cost_nanos_day: None,
             now: Timestamp::MIN,
             elapsed: Duration::ZERO,
         }

@@ -126,6 +126,7 @@ fn open_file(config: &Config, path: &Path, clocks: Option<Clocks>) -> Result<Ope
     let (store, writer) =
         SqliteStore::open(path, clocks, secret_key.fingerprint(), secret_key.audit_key())?;
     store.limit_reads(config.server.read_seconds.seconds());
+    store.guard_cost(config.protection.cost_cents_per_day());
     let secrets = Secrets { secret_key, operator_token };
     Ok(Opened { secrets, store, writers: vec![writer], database_probe: None })
 }
@@ -150,6 +151,7 @@ fn open_postgres(
     };
     let (store, writers) = PostgresStore::open(database.url()?.expose(), &options)?;
     store.limit_reads(config.server.read_seconds.seconds());
+    store.guard_cost(config.protection.cost_cents_per_day());
     let secrets = Secrets { secret_key, operator_token };
     Ok(Opened { secrets, store, writers, database_probe: Some(DatabaseProbe::default()) })
 }

@@ -4,7 +4,7 @@
 //! response. Deliberately absent: the conversion to a response ([`crate::wire::envelope`]).
 
 use axum::http::StatusCode;
-use bursar_core::{Breach, Dimension, ProtectionDecision, UsageError};
+use bursar_core::{Breach, ProtectionDecision, UsageError};
 use bursar_store::{ControlRefusal, NotWritable, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -45,7 +45,7 @@ pub(crate) struct ErrorDetails {
     dimension: &'static str,
     /// When to retry, in milliseconds from now.
     retry_after_ms: i64,
-    /// The current value: requests, or cents for `cost`.
+    /// The current value, in requests.
     current_value: i64,
     /// The threshold.
     allowed_value: i64,
@@ -88,12 +88,7 @@ impl ApiError {
         let (code, breach) = match decision {
             ProtectionDecision::Allow | ProtectionDecision::Warn(_) => return None,
             ProtectionDecision::Throttle(breach) => (ErrorCode::Throttled, breach),
-            ProtectionDecision::Reject(breach) => match breach.dimension {
-                Dimension::Cost => (ErrorCode::CostLimitExceeded, breach),
-                Dimension::Rate | Dimension::Burst | Dimension::Anomaly => {
-                    (ErrorCode::RateLimited, breach)
-                }
-            },
+            ProtectionDecision::Reject(breach) => (ErrorCode::RateLimited, breach),
         };
         let &Breach { dimension, retry_after_ms, current_value, allowed_value } = breach;
         let dimension = dimension.as_str();

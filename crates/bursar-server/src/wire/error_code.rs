@@ -101,7 +101,7 @@ codes! {
     UnknownField = "UNKNOWN_FIELD", UNPROCESSABLE_ENTITY;
     /// A text looks like a secret, which is not stored. Remove it, or send a reference to it.
     SecretRefused = "SECRET_REFUSED", UNPROCESSABLE_ENTITY;
-    /// A reservation needs an estimate above 0 of each amount that the integration limits.
+    /// A reservation needs an estimate above 0 of each amount that a limit of the call counts.
     EstimateRequired = "ESTIMATE_REQUIRED", UNPROCESSABLE_ENTITY;
     /// The read takes too much time or memory. Ask for fewer days, one integration or a smaller
     /// page.
@@ -113,8 +113,6 @@ codes! {
     /// The tenant or the integration key sends too many requests to this route. Retry after the
     /// time in Retry-After.
     RateLimited = "RATE_LIMITED", TOO_MANY_REQUESTS;
-    /// The tenant has spent its daily maximum. Retry after the time in Retry-After.
-    CostLimitExceeded = "COST_LIMIT_EXCEEDED", TOO_MANY_REQUESTS;
     /// The tenant has stored its maximum of bytes for this UTC day. Retry after the time in
     /// Retry-After.
     StoredBytesExceeded = "STORED_BYTES_EXCEEDED", TOO_MANY_REQUESTS;

@@ -32,7 +32,6 @@ async fn every_cache_shows_its_limits_and_its_fullest_tenants() {
         "failed-logins",
         "protection-windows",
         "protection-overrides",
-        "protection-costs",
         "protection-signals",
         "label-sets",
         "stored-bytes",
@@ -84,21 +83,13 @@ async fn fill(tenant: &Tenant) {
 
 #[tokio::test]
 async fn caches_of_protection_and_stored_bytes_are_shown_and_cleared() {
-    let app = TestApp::with_settings(&[
-        ("BURSAR_PROTECTION_COST_CENTS_DAY", "1000"),
-        ("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "3"),
-    ]);
+    let app = TestApp::with_settings(&[("BURSAR_PROTECTION_REQUESTS_PER_MINUTE", "3")]);
     let (one, other) = (app.tenant("one").await, app.tenant("other").await);
     fill(&one).await;
     fill(&other).await;
     let clear = async |path: &str| app.founder().root(path).method(Method::DELETE).await;
-    for name in [
-        "protection-windows",
-        "protection-overrides",
-        "protection-costs",
-        "protection-signals",
-        "stored-bytes",
-    ] {
+    for name in ["protection-windows", "protection-overrides", "protection-signals", "stored-bytes"]
+    {
         let before = cache(&app, name).await;
         let [of_one, of_other] = [0, 1].map(|at| before["fullest"][at].clone());
         assert_eq!(

@@ -149,7 +149,7 @@ struct RateView {
             ),
         ),
     ),
-    extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
 )]
 pub(crate) async fn check_call(
     State(app): State<App>,
@@ -174,7 +174,7 @@ pub(crate) async fn check_call(
         }),
     ),
     responses((status = 200, body = [DecisionView], description = "The decisions, in order.")),
-    extensions(("x-refuses" = json!([ErrorCode::UnknownField, ErrorCode::CostLimitExceeded]))),
+    extensions(("x-refuses" = json!([ErrorCode::UnknownField]))),
 )]
 pub(crate) async fn check_calls(
     State(app): State<App>,
@@ -341,7 +341,7 @@ async fn evaluate(
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
-        .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_call))
-        .add(Rule::of(ASK).traffic().cost_guarded(), routes!(check_calls))
+        .add(Rule::of(ASK).traffic(), routes!(check_call))
+        .add(Rule::of(ASK).traffic(), routes!(check_calls))
         .add(Rule::of(ASK), routes!(get_status))
 }

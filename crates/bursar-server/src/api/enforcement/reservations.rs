@@ -230,7 +230,6 @@ impl From<Reservation> for ReservationView {
         ErrorCode::SecretRefused,
         ErrorCode::EstimateRequired,
         ErrorCode::TotalsOverflow,
-        ErrorCode::CostLimitExceeded,
     ]))),
 )]
 pub(crate) async fn create_reservation(
@@ -448,7 +447,7 @@ fn ended(state: ReservationState) -> ApiError {
 
 fn rejected(refusal: ReserveRefusal) -> ApiError {
     let required = |field: &str, limit: &str| {
-        let problem = format!("must be above 0: the integration has a {limit} limit");
+        let problem = format!("must be above 0: a {limit} limit applies to the call");
         ApiError::of(ErrorCode::EstimateRequired).on(field, &problem)
     };
     match refusal {
@@ -478,7 +477,7 @@ fn rejected(refusal: ReserveRefusal) -> ApiError {
 
 pub(crate) fn routes() -> Routes {
     Routes::new()
-        .add(Rule::of(RESERVE).traffic().cost_guarded(), routes!(create_reservation))
+        .add(Rule::of(RESERVE).traffic(), routes!(create_reservation))
         .add(Rule::of(ASK), routes!(list_reservations))
         .add(Rule::of(RESERVE).traffic().never_refused(), routes!(release_reservation))
         .add(Rule::of(RESERVE).traffic(), routes!(extend_reservation))

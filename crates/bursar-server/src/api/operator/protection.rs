@@ -44,8 +44,9 @@ pub(crate) struct OverrideCreate {
     dimension: String,
     /// `rate`: requests to one route in a minute. `burst`: requests in a second. Both replace the
     /// configured threshold for management and reads. They also lower the threshold for traffic;
-    /// otherwise traffic keeps its own threshold if that is higher. `cost`: cents a day. `anomaly`:
-    /// requests in five minutes that are still normal. 0 means unlimited.
+    /// otherwise traffic keeps its own threshold if that is higher. `cost`: the cents of the limit on
+    /// what the tenant may spend on a UTC day. `anomaly`: requests in five minutes that are still
+    /// normal. 0 means unlimited.
     #[schema(value_type = AllowedValue)]
     allowed_value: u32,
     /// At most 90 days ahead.
@@ -87,7 +88,7 @@ struct SignalView {
     operation: String,
     /// How often the action was taken.
     count: i64,
-    /// The value at the last action: requests, or cents for `cost`.
+    /// The value at the last action, in requests.
     current_value: i64,
     /// The threshold.
     allowed_value: i64,
@@ -227,7 +228,8 @@ pub(crate) async fn list_signals(
 /// Overrides a threshold of a tenant for a limited time
 ///
 /// The override replaces the previous one of the same dimension and takes effect on every node
-/// within two seconds.
+/// within two seconds. An override of `cost` applies from the next decision on: calls above it are
+/// `blocked` with `budget_exceeded`.
 #[utoipa::path(
     post,
     path = "/fdr/abuse/override",

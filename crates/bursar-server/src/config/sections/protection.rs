@@ -22,7 +22,9 @@ section! {
         /// Telemetry writes and decisions that a tenant, or an integration by its own key, may
         /// send in a second. 0: unlimited.
         pub(crate) traffic_per_second: Threshold = 5_000,
-        /// Cents that a tenant may spend on a UTC day before its decisions are refused. 0:
+        /// Cents that each tenant may spend on a UTC day. It is a limit like a budget: exact, shared
+        /// by all nodes, and a call that does not fit is `blocked` with `budget_exceeded`. While it
+        /// is set, every reservation needs an estimate of its cost (422 `ESTIMATE_REQUIRED`). 0:
         /// unlimited.
         pub(crate) cost_cents_day: Threshold = 0,
         /// Lowest number of requests of a tenant in five minutes that counts as usual. Ten times
@@ -32,6 +34,11 @@ section! {
 }
 
 impl ProtectionSettings {
+    /// What each tenant may spend on a UTC day, in cents; 0 means unlimited.
+    pub(crate) fn cost_cents_per_day(&self) -> u32 {
+        self.cost_cents_day.to_u32()
+    }
+
     /// The thresholds as protection takes them.
     pub(crate) fn thresholds(&self) -> Thresholds {
         Thresholds {
@@ -43,7 +50,6 @@ impl ProtectionSettings {
                 requests_per_minute: self.traffic_per_minute.to_u32(),
                 requests_per_second: self.traffic_per_second.to_u32(),
             },
-            cost_cents_day: self.cost_cents_day.to_u32(),
             anomaly_floor: self.anomaly_floor.to_u32(),
         }
     }

@@ -9,9 +9,7 @@ mod slots;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bursar_core::{
-    Breach, Day, Dimension, NANOS_PER_CENT, ProtectionDecision, TenantId, cents_half_up,
-};
+use bursar_core::{Breach, Dimension, ProtectionDecision, TenantId};
 
 use self::activity::Activity;
 use self::lru_map::{Key, LruMap};
@@ -193,7 +191,6 @@ impl Counts<'_> {
         over_rate
             .map(ProtectionDecision::Reject)
             .or_else(|| over_burst().map(ProtectionDecision::Throttle))
-            .or_else(|| over_cost(request).map(ProtectionDecision::Reject))
     }
 
     fn count(&mut self, request: &ProtectedRequest) -> ProtectionDecision {
@@ -238,21 +235,6 @@ fn over<const N: usize>(
         retry_after_ms: millis_up(fits_at_micros - micros(elapsed)),
         current_value,
         allowed_value,
-    })
-}
-
-fn over_cost(request: &ProtectedRequest) -> Option<Breach> {
-    let spent = request.cost_nanos_day?;
-    let allowed = request.thresholds.cost_cents_day;
-    if allowed == 0 || spent < i128::from(allowed) * i128::from(NANOS_PER_CENT) {
-        return None;
-    }
-    let tomorrow = Day::from_number(request.now.day().number() + 1).start();
-    Some(Breach {
-        dimension: Dimension::Cost,
-        retry_after_ms: millis_up(tomorrow.micros() - request.now.micros()),
-        current_value: i64::try_from(cents_half_up(spent)).unwrap_or(i64::MAX),
-        allowed_value: i64::from(allowed),
     })
 }
 

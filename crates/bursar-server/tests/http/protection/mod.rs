@@ -1,6 +1,8 @@
 //! Protection over HTTP: each threshold at its limit, what is never refused, and the operator's
-//! overrides and signals.
+//! overrides and signals. The limit on a tenant's daily cost is here too: its setting and its override
+//! are those of protection.
 
+mod daily_cost;
 mod exemptions;
 mod overrides;
 mod rule;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::protection::{
-    PER_MINUTE, TRAFFIC_PER_MINUTE, check, check_refused, onboarded, overriding, signals, usage,
+    PER_MINUTE, TRAFFIC_PER_MINUTE, check_refused, onboarded, overriding, signals, usage,
 };
 use crate::support::{ApiResponse, TestApp};
 
@@ -71,11 +71,7 @@ async fn an_override_sets_the_threshold_of_its_dimension() {
     usage(&key, &id, "a").await.is(201);
     usage(&key, &id, "b").await.refused(503, "THROTTLED");
     put("burst", 0).await;
-    put("cost", 1).await;
     app.clock.advance(1);
-    check(&key, &id).await.refused(429, "COST_LIMIT_EXCEEDED");
-    put("cost", 1_000).await;
-    check(&key, &id).await.is(200);
     put("anomaly", 1).await;
     for _ in 0..20 {
         key.get("/integrations").await.is(200);
@@ -85,7 +81,7 @@ async fn an_override_sets_the_threshold_of_its_dimension() {
         let rows = answer.data()["signals"].as_array().cloned().unwrap_or_default();
         rows.iter().map(|row| row["dimension"].as_str().unwrap_or_default().to_owned()).collect()
     };
-    assert_eq!(dimensions(&shown), ["anomaly", "cost", "burst", "burst"], "{}", shown.body);
+    assert_eq!(dimensions(&shown), ["anomaly", "burst", "burst"], "{}", shown.body);
 }
 
 #[tokio::test]

@@ -5,8 +5,7 @@
 use std::time::Duration;
 
 use bursar_core::{
-    Breach, Day, Dimension, IntegrationId, NANOS_PER_CENT, OnboardingState, ProtectionDecision,
-    TenantId, Timestamp,
+    Breach, Dimension, IntegrationId, OnboardingState, ProtectionDecision, TenantId, Timestamp,
 };
 use bursar_server::protection::counting::{Capacity, SlidingWindows};
 use bursar_server::protection::rule::{ProtectedRequest, Protection, RouteNumber, WindowOwner};
@@ -36,7 +35,6 @@ fn thresholds() -> Thresholds {
     Thresholds {
         management: Pace { requests_per_minute: 5, requests_per_second: 3 },
         traffic: Pace { requests_per_minute: 50, requests_per_second: 20 },
-        cost_cents_day: 100,
         anomaly_floor: 10,
     }
 }
@@ -47,7 +45,6 @@ fn request(millis: i64) -> ProtectedRequest {
         route: RouteNumber(1),
         class: RequestClass::Management,
         thresholds: thresholds(),
-        cost_nanos_day: None,
         now: at(millis),
         elapsed: elapsed(millis),
     }
@@ -181,44 +178,20 @@ fn traffic_and_management_have_separate_limits_per_second() {
 }
 
 #[test]
-fn the_daily_cost_limit_applies_at_exactly_its_amount() {
-    let rule = &mut SlidingWindows::new(CAPACITY);
-    let of = |nanos: i128| ProtectedRequest {
-        thresholds: only(Dimension::Cost, 100),
-        cost_nanos_day: Some(nanos),
-        ..request(0)
-    };
-    let full = 100 * i128::from(NANOS_PER_CENT);
-    allow(rule, of(full - 1), 1);
-    let half_a_day = 12 * 3_600_000;
-    let rejected = ProtectionDecision::Reject(breach(Dimension::Cost, half_a_day, 100, 100));
-    check(rule, of(full), rejected);
-    let beyond = ProtectionDecision::Reject(breach(Dimension::Cost, half_a_day, i64::MAX, 100));
-    check(rule, of(i128::MAX / 2), beyond);
-    let last = Day::from_number(at(0).day().number() + 1).start().micros() - 1;
-    let late = ProtectedRequest { now: Timestamp::from_micros(last).unwrap(), ..of(full) };
-    check(rule, late, ProtectionDecision::Reject(breach(Dimension::Cost, 1, 100, 100)));
-    allow(rule, ProtectedRequest { cost_nanos_day: None, ..of(0) }, 1);
-    allow(rule, ProtectedRequest { thresholds: only(Dimension::Cost, 0), ..of(full) }, 1);
-}
-
-#[test]
-fn the_order_is_rate_then_burst_then_cost() {
+fn the_order_is_rate_then_burst() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let thresholds = Thresholds {
         management: Pace { requests_per_minute: 3, requests_per_second: 3 },
         ..thresholds()
     };
     let of = |millis| ProtectedRequest { thresholds, ..request(millis) };
-    let spent = |request| ProtectedRequest { cost_nanos_day: Some(i128::MAX / 2), ..request };
     let dimension = |rule: &mut SlidingWindows, request| {
         rule.decide(&request).breach().map(|breach| breach.dimension)
     };
-    assert_eq!(dimension(rule, spent(of(0))), Some(Dimension::Cost));
     allow(rule, of(0), 3);
-    assert_eq!(dimension(rule, spent(of(0))), Some(Dimension::Rate));
+    assert_eq!(dimension(rule, of(0)), Some(Dimension::Rate));
     let elsewhere = ProtectedRequest { route: RouteNumber(2), ..of(0) };
-    assert_eq!(dimension(rule, spent(elsewhere)), Some(Dimension::Burst));
+    assert_eq!(dimension(rule, elsewhere), Some(Dimension::Burst));
 }
 
 #[test]
@@ -307,11 +280,7 @@ fn the_anomaly_threshold_follows_a_tenants_usual_traffic() {
 fn a_threshold_of_0_refuses_nothing() {
     let rule = &mut SlidingWindows::new(CAPACITY);
     let unlimited = only(Dimension::Anomaly, 0);
-    let of = ProtectedRequest {
-        thresholds: unlimited,
-        cost_nanos_day: Some(i128::MAX / 2),
-        ..request(0)
-    };
+    let of = ProtectedRequest { thresholds: unlimited, ..request(0) };
     allow(rule, of, 10_000);
 }
 
@@ -477,14 +446,11 @@ fn a_tenant_in_onboarding_has_ten_times_the_thresholds_and_overrides_are_absolut
     check_setup(&[(Dimension::Rate, 5_000)], [5_000, 60_000, 100_000]);
     check_setup(&[(Dimension::Rate, 70_000)], [70_000, 70_000, 100_000]);
     check_setup(&[(Dimension::Rate, 0), (Dimension::Anomaly, 7)], [0, 0, 7]);
-    // The cost limit is unchanged, unlimited stays unlimited, and nothing overflows.
+    // An override of the cost is not protection's.
+    check_setup(&[(Dimension::Cost, 1)], [10_000, 600_000, 100_000]);
+    // Unlimited stays unlimited, and nothing overflows.
     let pace = |amount| Pace { requests_per_minute: amount, requests_per_second: amount };
-    let odd = Thresholds {
-        management: pace(0),
-        traffic: pace(u32::MAX),
-        cost_cents_day: 100,
-        anomaly_floor: 0,
-    };
+    let odd = Thresholds { management: pace(0), traffic: pace(u32::MAX), anomaly_floor: 0 };
     assert_eq!(odd.of_tenant(OnboardingState::SdkConnected, []), odd);
     let complete = Thresholds::default().of_tenant(OnboardingState::Complete, []);
     assert_eq!(complete, Thresholds::default());

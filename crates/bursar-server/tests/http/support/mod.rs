@@ -89,7 +89,7 @@ pub(crate) struct TestApp {
     pub(crate) app: App,
     router: Router,
     operator_router: Router,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestApp {
@@ -101,7 +101,18 @@ impl TestApp {
     pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
         let clock = TestClock::default();
         clock.set((2026, 3, 14), 9 * 3_600 + 26 * 60 + 53);
-        let folder = tempfile::tempdir().unwrap();
+        Self::open(clock, tempfile::tempdir().unwrap(), settings)
+    }
+
+    /// The server after a restart with these settings. Clients of the server before are of no use.
+    pub(crate) async fn restarted_with(self, settings: &[(&str, &str)]) -> Self {
+        let Self { clock, app, router, operator_router, folder } = self;
+        app.ledger.close().await;
+        drop((app, router, operator_router));
+        Self::open(clock, folder, settings)
+    }
+
+    fn open(clock: TestClock, folder: TempDir, settings: &[(&str, &str)]) -> Self {
         let environment = [
             ("BURSAR_DATA_DIR", folder.path().to_str().unwrap()),
             ("BURSAR_OPERATOR_TOKEN", OPERATOR_TOKEN),
@@ -115,7 +126,7 @@ impl TestApp {
         let app = server::open_with(&config, Some(clock.clocks()), clock.monotonic()).unwrap();
         let operator_router = operator_router(app.clone());
         let router = router(app.clone());
-        Self { clock, app, router, operator_router, _folder: folder }
+        Self { clock, app, router, operator_router, folder }
     }
 
     /// Runs the jobs that the server runs every second.
@@ -150,10 +161,15 @@ impl TestApp {
         self.anonymous().with("authorization", &format!("Bearer {OPERATOR_TOKEN}"))
     }
 
+    /// A tenant that exists already.
+    pub(crate) fn known_tenant(&self, id: &str) -> Tenant {
+        Tenant::new(id, self.anonymous(), self.founder())
+    }
+
     /// A new tenant.
     pub(crate) async fn tenant(&self, name: &str) -> Tenant {
         let made = self.founder().post("/tenants").json(&json!({ "name": name })).await;
-        Tenant::new(made.is(201).text("/data/id"), self.anonymous(), self.founder())
+        self.known_tenant(made.is(201).text("/data/id"))
     }
 }
 
