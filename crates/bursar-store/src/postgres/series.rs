@@ -25,7 +25,6 @@ use crate::read::breakdown::{Breakdown, BreakdownFilter, Series, SeriesFilter};
 use crate::read::sums::Sums;
 use crate::rows::columns::Columns;
 use crate::rows::decode::{self, fact_columns};
-use crate::rows::protection::cost_nanos;
 use crate::rows::rollup_columns::{Rollup, rollup_figures};
 use crate::rows::rollup_labels::OTHER;
 
@@ -194,6 +193,13 @@ async fn largest_sessions(
     })
     .await?;
     Ok((count <= sessions_max).then(|| largest.into_sessions()))
+}
+
+/// A cost from two columns, whole dollars and additional nano-dollars, so that neither sum overflows.
+fn cost_nanos(row: &Row, at: usize) -> Result<i128, StoreError> {
+    const NANOS_PER_DOLLAR: i128 = 1_000_000_000;
+    let (dollars, nanos): (i64, i64) = (row.int(at)?, row.int(at + 1)?);
+    Ok(i128::from(dollars) * NANOS_PER_DOLLAR + i128::from(nanos))
 }
 
 /// The sums of these sessions.

@@ -4,14 +4,13 @@
 
 use super::open::PostgresStore;
 use crate::read::summaries::SummaryReads;
-use crate::rows::protection::cost_nanos;
 use async_trait::async_trait;
 
 use bursar_core::{Day, IntegrationId, TenantId};
 use tokio::try_join;
 use tokio_postgres::{Client, Row};
 
-use super::fetch::{fetch_list, fetch_number, fetch_optional, for_each_row};
+use super::fetch::{fetch_list, fetch_number, for_each_row};
 use super::readers::Reader;
 use super::tx::{Param, params};
 use crate::error::StoreError;
@@ -31,11 +30,6 @@ const LIST_DAYS: &str = concat!(
      where tenant_id = $1 and ($2 is null or integration_id = $2))) and r.grain = 2 \
      and r.start between $3 and $4"
 );
-
-const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0)::bigint, \
-     coalesce(sum(cost_nanos % 1000000000), 0)::bigint from rollups \
-     where tenant_id = $1 and integration_id = any (array (select integration_id \
-     from integrations where tenant_id = $1)) and grain = 2 and start = $2";
 
 #[async_trait]
 impl SummaryReads for PostgresStore {
@@ -62,14 +56,6 @@ impl SummaryReads for PostgresStore {
         self.readers
             .read(&self.context, tenant_id, async move |db| {
                 recorded_calls(db.client()?, tenant_id, integration_id).await
-            })
-            .await
-    }
-
-    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
-        self.readers
-            .look_up(Some(tenant_id), async move |db| {
-                cost_of_day(db.client()?, tenant_id, day).await
             })
             .await
     }
@@ -115,16 +101,4 @@ pub(super) async fn usage_by_integration(
     let key = params![tenant, integration, first, last];
     for_each_row(db.client()?, LIST_DAYS, key, |row| sums.add(row)).await?;
     Ok(sums.into_usage())
-}
-
-pub(super) async fn cost_of_day(
-    db: &Client,
-    tenant_id: TenantId,
-    day: Day,
-) -> Result<i128, StoreError> {
-    let (tenant, day) = (tenant_id.number(), i64::from(day.number()));
-    // The query always returns one row.
-    Ok(fetch_optional(db, SUM_COST, params![tenant, day], |row| cost_nanos(row, 0))
-        .await?
-        .unwrap_or_default())
 }

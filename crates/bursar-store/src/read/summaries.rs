@@ -34,7 +34,4 @@ pub trait SummaryReads: Send + Sync {
         tenant_id: TenantId,
         integration_id: Option<IntegrationId>,
     ) -> Result<i64, StoreError>;
-
-    /// What a tenant spent on a day over all integrations, in nano-dollars, from rollups.
-    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError>;
 }

@@ -2,9 +2,6 @@
 
 use bursar_core::{Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 
-use crate::error::StoreError;
-use crate::rows::columns::Columns;
-
 /// A decision of protection other than "allow", with the number of its repetitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignalRow {
@@ -37,11 +34,4 @@ pub struct OverrideRow {
     pub reason: String,
     pub created_at: Timestamp,
     pub created_by: String,
-}
-
-/// A cost from two columns, whole dollars and additional nano-dollars, so that neither sum overflows.
-pub(crate) fn cost_nanos(row: &impl Columns, at: usize) -> Result<i128, StoreError> {
-    const NANOS_PER_DOLLAR: i128 = 1_000_000_000;
-    let (dollars, nanos): (i64, i64) = (row.int(at)?, row.int(at + 1)?);
-    Ok(i128::from(dollars) * NANOS_PER_DOLLAR + i128::from(nanos))
 }

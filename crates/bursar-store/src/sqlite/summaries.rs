@@ -2,10 +2,9 @@
 
 use super::open::SqliteStore;
 use crate::read::summaries::SummaryReads;
-use crate::rows::protection::cost_nanos;
 use async_trait::async_trait;
 use bursar_core::{Day, IntegrationId, TenantId};
-use rusqlite::{Connection, Row, ToSql, named_params, params};
+use rusqlite::{Connection, Row, ToSql, named_params};
 
 use super::error::store_error;
 use super::readers::Snapshot;
@@ -29,10 +28,6 @@ const LIST_DAYS: &str = concat!(
      and r.start between :first and :last"
 );
 
-const SUM_COST: &str = "select coalesce(sum(cost_nanos / 1000000000), 0), \
-     coalesce(sum(cost_nanos % 1000000000), 0) from rollups indexed by rollups_by_day \
-     where tenant_id = ?1 and grain = 2 and start = ?2";
-
 #[async_trait]
 impl SummaryReads for SqliteStore {
     async fn usage_by_integration(
@@ -54,10 +49,6 @@ impl SummaryReads for SqliteStore {
         integration_id: Option<IntegrationId>,
     ) -> Result<i64, StoreError> {
         self.read(tenant_id, move |db| recorded_calls(db, tenant_id, integration_id)).await
-    }
-
-    async fn cost_of_day(&self, tenant_id: TenantId, day: Day) -> Result<i128, StoreError> {
-        self.readers.look_up(move |db| cost_of_day(db, tenant_id, day)).await
     }
 }
 
@@ -119,16 +110,4 @@ pub(super) fn usage_by_integration(
         sums.add(row)?;
     }
     Ok(sums.into_usage())
-}
-
-pub(super) fn cost_of_day(
-    db: &Connection,
-    tenant_id: TenantId,
-    day: Day,
-) -> Result<i128, StoreError> {
-    let mut statement = db.prepare_cached(SUM_COST).map_err(store_error)?;
-    let mut rows =
-        statement.query(params![tenant_id.number(), day.number()]).map_err(store_error)?;
-    // The query always returns one row.
-    rows.next().map_err(store_error)?.map_or(Ok(0), |row| cost_nanos(row, 0))
 }

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::TestClock;
 use crate::support::postgres_database::rows_read;
-use bursar_core::{Day, IntegrationId, Month, PolicyResult, TenantId};
+use bursar_core::{Day, IntegrationId, LimitInForce, Month, OwnedSubject, PolicyResult, TenantId};
 use bursar_store::{
     AccountReads, AuditFilter, AuditKey, AuditReads, BreakdownFilter, CallFilter, CallLabel,
     DayFilter, DayPosition, DayReads, GroupBy, HistoryFilter, HistoryPart, HistoryReads,
@@ -36,12 +37,14 @@ fn migrated() -> Database {
 }
 
 fn open(database: &Database, readers: usize) -> Arc<PostgresStore> {
+    let clock = TestClock::default();
+    clock.set(Day::from_number(TODAY).start());
     let options = PostgresOptions {
         writers: 1,
         readers,
         secret_fingerprint: "fingerprint".to_owned(),
         audit_key: AuditKey::new([7; 32]),
-        clock: None,
+        clock: Some(clock.clocks()),
     };
     let (store, writers) = PostgresStore::open(database.app_url(), &options).unwrap();
     // Dropping a writer blocks, which is not allowed on a thread of the runtime.
@@ -392,21 +395,25 @@ async fn pages_of_days_are_bounded(database: &Database) {
 }
 
 #[tokio::test]
-async fn the_cost_of_a_day_reads_only_its_rollups() {
+async fn the_limit_on_the_cost_of_a_day_reads_only_its_rollups() {
     let database = migrated();
     fill(&database);
-    protection_is_bounded(&database).await;
+    cost_guard_is_bounded(&database).await;
     analyze(&database);
-    protection_is_bounded(&database).await;
+    cost_guard_is_bounded(&database).await;
 }
 
-async fn protection_is_bounded(database: &Database) {
-    let day = Day::from_number(TODAY);
-    let (cost, read) = reads_of(database, "rollups", async |store| {
-        store.cost_of_day(tenant(), day).await.unwrap()
+async fn cost_guard_is_bounded(database: &Database) {
+    let subject = OwnedSubject::new(integration(1));
+    let (snapshot, read) = reads_of(database, "rollups", async |store| {
+        store.guard_cost(100);
+        store.account_snapshot(tenant(), subject.clone()).await.unwrap().unwrap()
     })
     .await;
-    assert_eq!(cost, 7 * i128::from(INTEGRATIONS));
+    let in_force = snapshot.limits.in_force(tenant(), &subject.as_subject()).unwrap();
+    let LimitInForce { limit, account, period } = in_force.limits[0];
+    let state = account.state(&limit.rule.bound, period, snapshot.now).unwrap();
+    assert_eq!(state.used, 7 * i128::from(INTEGRATIONS));
     assert!((1..=2 * INTEGRATIONS).contains(&read), "{read} rollups are read");
 }
 

@@ -187,7 +187,7 @@ fn sums_of_days_read_these_days_only() {
         ("days.rs", "LIST_SUMS", by_day),
         ("series.rs", "LIST_ROLLUPS", rollups),
         ("series.rs", "COUNT_CALLS", rollups),
-        ("summaries.rs", "SUM_COST", "rollups_by_day (tenant_id=? AND start=?)"),
+        ("limits.rs", "SUM_DAY", "rollups_by_day (tenant_id=? AND start=?)"),
         ("labels.rs", "COUNT_KEYED", keys_of_day),
         ("labels.rs", "SELECT_KEY", key_of_day),
         ("series.rs", "SCAN_SESSIONS", entries),

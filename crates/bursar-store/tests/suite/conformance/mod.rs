@@ -287,8 +287,6 @@ macro_rules! conformance {
                     an_override_is_read_back_until_it_expires,
                     a_later_override_replaces_the_one_before,
                     an_override_is_audited_and_an_unknown_tenant_has_none,
-                    the_cost_of_a_day_is_that_of_all_integrations,
-                    a_daily_cost_beyond_64_bits_is_exact,
                     a_foreign_tenant_sees_nothing_of_protection;
                 tenancy:
                     a_foreign_tenant_reads_nothing,

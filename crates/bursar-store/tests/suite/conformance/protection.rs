@@ -1,13 +1,9 @@
 //! The stored signals and overrides of abuse protection, and the cost of a day.
 
-use bursar_core::{
-    Breach, Dimension, NANOS_PER_CENT, Nanos, ProtectionDecision, SignalId, TenantId, Timestamp,
-    Usage,
-};
+use bursar_core::{Breach, Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 use bursar_store::{Control, ControlRefusal, OverrideRow, SignalRow};
 
-use crate::conformance::subject::{Subject, earlier, unlimited};
-use crate::support::{cents, day, usage};
+use crate::conformance::subject::{Subject, earlier};
 
 fn signal_id(number: i64) -> SignalId {
     SignalId::from_number(number).unwrap()
@@ -173,49 +169,12 @@ pub(crate) async fn an_override_is_audited_and_an_unknown_tenant_has_none(subjec
     assert_eq!(overrides(&subject, unknown).await, []);
 }
 
-fn costs(usage: Usage, cost: Nanos, occurred_at: Timestamp) -> Usage {
-    Usage { cost: Some(cost), occurred_at: Some(occurred_at), ..usage }
-}
-
-pub(crate) async fn the_cost_of_a_day_is_that_of_all_integrations(subject: Subject) {
-    let (tenant_id, first) = subject.account(unlimited()).await;
-    let second = subject.world.integration(tenant_id, "second", unlimited()).await;
-    let today = subject.world.clock.now();
-    let yesterday = earlier(today, 86_400);
-    subject.record(tenant_id, costs(usage(first, "a"), cents(3), today)).await;
-    subject.record(tenant_id, costs(usage(second, "b"), Nanos::new(7), today)).await;
-    subject.record(tenant_id, costs(usage(second, "c"), cents(50), yesterday)).await;
-    subject.change(tenant_id, move |control| control.delete_integration(first)).await;
-    let store = &subject.world.store;
-    let cost = store.cost_of_day(tenant_id, today.day()).await.unwrap();
-    assert_eq!(cost, 3 * i128::from(NANOS_PER_CENT) + 7);
-    let cost = store.cost_of_day(tenant_id, yesterday.day()).await.unwrap();
-    assert_eq!(cost, 50 * i128::from(NANOS_PER_CENT));
-    assert_eq!(store.cost_of_day(tenant_id, day(2020, 1, 1).day()).await.unwrap(), 0);
-}
-
-pub(crate) async fn a_daily_cost_beyond_64_bits_is_exact(subject: Subject) {
-    let (tenant_id, integration_id) = subject.account(unlimited()).await;
-    let now = subject.world.clock.now();
-    subject.record(tenant_id, usage(integration_id, "a")).await;
-    let other = subject.world.integration(tenant_id, "other", unlimited()).await;
-    subject.record(tenant_id, usage(other, "b")).await;
-    // Recording billions of dollars call by call would take too long.
-    let sql = format!("update rollups set cost_nanos = {} where grain = 2", i64::MAX);
-    subject.world.database.tamper(&sql);
-    let cost = subject.world.store.cost_of_day(tenant_id, now.day()).await.unwrap();
-    assert_eq!(cost, 2 * i128::from(i64::MAX));
-}
-
 pub(crate) async fn a_foreign_tenant_sees_nothing_of_protection(subject: Subject) {
-    let (tenant_id, integration_id) = subject.account(unlimited()).await;
+    let tenant_id = subject.tenant().await;
     let stranger = subject.world.tenant("stranger").await;
     let now = subject.world.clock.now();
     put(&subject, vec![signal(tenant_id, 1, now)]).await;
     override_rate(&subject, tenant_id, 1, now.plus_seconds(60)).await;
-    subject.record(tenant_id, costs(usage(integration_id, "a"), cents(3), now)).await;
     assert_eq!(signals(&subject, stranger).await, []);
     assert_eq!(overrides(&subject, stranger).await, []);
-    let store = &subject.world.store;
-    assert_eq!(store.cost_of_day(stranger, now.day()).await.unwrap(), 0);
 }

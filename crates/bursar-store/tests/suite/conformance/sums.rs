@@ -57,8 +57,6 @@ pub(crate) async fn a_cost_beyond_64_bits_is_exact(subject: Subject) {
         assert_eq!((sums.cost_nanos, sums.calls), (expected, 2 * RECORDS), "{by:?}");
         assert_eq!(breakdown.total, *sums, "{by:?}");
     }
-    let spent = subject.world.store.cost_of_day(tenant_id, first).await.unwrap();
-    assert_eq!(spent, expected);
     subject.world.verify().await;
 }
 
