@@ -3,7 +3,9 @@
 //! Deliberately absent: the thresholds and the rule. They concern requests and not money, so the
 //! server has them.
 
-/// What protection measures, in the order of its checks; the first refusal ends them.
+/// What protection measures, in the order of its checks, and what an override can be about.
+///
+/// The first refusal ends the checks. [`Dimension::Cost`] is not among them: a limit measures it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dimension {
     /// Requests of a window owner to one route in the last 60 seconds.
@@ -17,7 +19,7 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    /// All dimensions, in the order of the checks.
+    /// All dimensions, in the order of their checks.
     pub const ALL: [Self; 4] = [Self::Rate, Self::Burst, Self::Cost, Self::Anomaly];
 
     /// The word on the wire.
@@ -37,7 +39,7 @@ pub struct Breach {
     pub dimension: Dimension,
     /// When a retry may succeed, in milliseconds from now; 0 if the request is not refused.
     pub retry_after_ms: i64,
-    /// The measured value: cents for [`Dimension::Cost`], requests otherwise.
+    /// The measured value, in requests.
     pub current_value: i64,
     /// The threshold, in the same unit.
     pub allowed_value: i64,
