@@ -217,7 +217,7 @@ async fn new_values_from_all_sides_do_not_exceed_the_cap(database: NewDatabase, 
         let (tenant_id, integration_id) = nodes.account().await;
         let row = limit(tenant_id, 1, each(Label::Agent), calls(daily(), 1_000_000));
         put_limits(&nodes.node(0).ledger, vec![row]).await;
-        for of_day in [14, 15].map(|day_of_month| day(2026, 5 + round, day_of_month)) {
+        for of_day in [1, 2].map(|of_round| day(2026, 5, 2 * round + of_round)) {
             nodes.clock.set(of_day.plus_seconds(36_000));
             let calls = use_values(&nodes, tenant_id, integration_id, &format!("{of_day:?}")).await;
             let (count, values, sums) = accounts_of(&nodes, tenant_id, of_day);
