@@ -239,6 +239,14 @@ impl LimitAccount {
         self.due.iter().find(|(of, _)| *of == start).map_or_else(Totals::default, |(_, due)| *due)
     }
 
+    /// Begins a period in which calls have counted elsewhere before they count here.
+    pub fn begin_with(&mut self, period: Period, counted: Totals) {
+        if let LimitCounter::Period { start, used, held } = &mut self.counter {
+            (*start, *used, *held) = (period.start, counted, Totals::default());
+            self.is_changed = true;
+        }
+    }
+
     /// Begins the period that starts then, unless the account is in it already.
     ///
     /// Holds of the period before end there, and count no longer.

@@ -25,7 +25,7 @@ use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
 use crate::tables::limits::{
-    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, account_of_day, day_of, read_cost_override, set_of,
+    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, day_of, read_cost_override, set_of,
 };
 use crate::tables::value::FromRow;
 use crate::write::writer_connection::WantedAccounts;
@@ -459,7 +459,7 @@ fn accounts(
         if let Some(sums) = day.first().filter(|_| key.limit_id == LimitId::COST_GUARD) {
             let period = day_of(now);
             if !account.is_in_use(period) {
-                *account = account_of_day(account, period, decode::totals(sums, 0)?);
+                account.begin_with(period, decode::totals(sums, 0)?);
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
 use crate::tables::limits::{
-    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, account_of_day, day_of, read_cost_override, set_of,
+    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, day_of, read_cost_override, set_of,
 };
 use crate::tables::value::{FromRow, values};
 
@@ -158,7 +158,7 @@ fn limits_for_each(sets: &Sets) -> Vec<(TenantId, LimitId)> {
 fn counted_from_start(
     db: &Connection,
     key: &LimitAccountKey,
-    account: LimitAccount,
+    mut account: LimitAccount,
     now: Timestamp,
 ) -> Result<LimitAccount, StoreError> {
     let period = day_of(now);
@@ -171,7 +171,8 @@ fn counted_from_start(
         used = decode::totals(row, 0)?;
         Ok(())
     })?;
-    Ok(account_of_day(&account, period, used))
+    account.begin_with(period, used);
+    Ok(account)
 }
 
 fn stored_set(

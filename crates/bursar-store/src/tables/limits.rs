@@ -1,9 +1,7 @@
 //! Limits, and the version of a tenant's set of them.
 
 use async_trait::async_trait;
-use bursar_core::{
-    Day, Limit, LimitAccount, LimitCounter, LimitId, LimitSet, Period, TenantId, Timestamp, Totals,
-};
+use bursar_core::{Day, Limit, LimitId, LimitSet, Period, TenantId, Timestamp};
 
 use super::query::Query;
 use super::value::{FromRow, values};
@@ -150,13 +148,4 @@ pub(crate) fn read_cost_override(row: &impl Columns) -> Result<CostOverride, Sto
 pub(crate) fn day_of(now: Timestamp) -> Period {
     let (start, next) = (now.day(), Day::from_number(now.day().number() + 1));
     Period { start: start.start(), end: next.start() }
-}
-
-/// The account of the operator's limit in a day in which it has not counted yet: what the rollups of
-/// the day say, `cost_nanos, tokens, calls`.
-///
-/// The limit may be new, while others have counted before.
-pub(crate) fn account_of_day(account: &LimitAccount, period: Period, used: Totals) -> LimitAccount {
-    let counter = LimitCounter::Period { start: period.start, used, held: Totals::default() };
-    LimitAccount::stored(counter, account.last_at())
 }

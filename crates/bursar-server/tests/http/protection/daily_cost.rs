@@ -240,3 +240,19 @@ async fn an_override_is_the_limits_after_a_restart_too() {
     check_blocked(&answer);
     assert_eq!(answer.at("/data/reasons/0/limit_value"), &Value::from(120));
 }
+
+#[tokio::test]
+async fn a_hold_of_the_day_before_ends_without_a_trace() {
+    let app = TestApp::with_settings(&[(COST, "100")]);
+    let (tenant, id) = onboarded(&app).await;
+    let key = tenant.key(&["*"]).await;
+    for call in ["recorded", "released"] {
+        reserve(&key, &id, call).await.is(201);
+    }
+    app.clock.advance(86_400);
+    // The holds are due, and of another day than the limit counts now.
+    spend(&key, &id, "recorded", 30.0).await;
+    key.delete("/enforcement/reservations/released").await.is(200);
+    reserve_cents(&key, &id, "most", 100.0).await.is(201);
+    check_blocked(&check(&key, &id).await);
+}

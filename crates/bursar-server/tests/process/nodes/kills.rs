@@ -72,7 +72,9 @@ fn check_expired(fleet: &Fleet, tenant: &Tenant, site: &Site, full: &str) {
 #[test]
 fn nodes_killed_at_random_lose_nothing_and_leave_no_hold_behind() {
     let site = Site::new();
-    let mut fleet = Fleet::start(&site, NODES);
+    // The limit on a day's cost counts all calls, and refuses none.
+    let limit = [("BURSAR_PROTECTION_COST_CENTS_DAY", "1000000000")];
+    let mut fleet = Fleet::with_settings(&site, site.database.app_url(), NODES, &limit);
     let mut tenant = fleet.tenant(&[BUDGET_CENTS, BUDGET_CENTS]);
     let mut writers = Writer::several(&tenant, WRITERS, SEED);
     let addresses = Addresses::of(&fleet);

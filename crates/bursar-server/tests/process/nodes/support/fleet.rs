@@ -28,13 +28,24 @@ pub(crate) struct Node {
 impl Fleet {
     /// Starts this many nodes.
     pub(crate) fn start(site: &Site, count: usize) -> Self {
-        Self::with_url(site, site.database.app_url(), count)
+        Self::with_settings(site, site.database.app_url(), count, &[])
     }
 
     /// Starts nodes with another URL of the database.
     pub(crate) fn with_url(site: &Site, url: &str, count: usize) -> Self {
+        Self::with_settings(site, url, count, &[])
+    }
+
+    /// Starts nodes with these variables of their environment.
+    pub(crate) fn with_settings(
+        site: &Site,
+        url: &str,
+        count: usize,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
         let clock = OnceCell::new();
         Self::prepared(site, url, count, |_, folder| {
+            settings.iter().for_each(|(name, value)| folder.set(name, *value));
             let clock = clock.get_or_init(|| folder.clock.path().to_string_lossy().into_owned());
             folder.set("BURSAR_TEST_CLOCK_FILE", clock);
         })
