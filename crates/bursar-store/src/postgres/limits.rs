@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bursar_core::{
-    Calendar, Hold, HoldChange, LimitAccount, LimitAccountKey, LimitBook, LimitId, LimitSet,
-    LimitValues, LoadedLimits, MinuteSlot, Subject, TenantId, Timestamp, Totals,
+    Calendar, CallKey, Hold, HoldChange, LimitAccount, LimitAccountKey, LimitBook, LimitId,
+    LimitSet, LimitValues, LoadedLimits, MinuteSlot, Subject, TenantId, Timestamp, Totals,
 };
 use parking_lot::Mutex;
 use tokio_postgres::{Client, Row};
@@ -594,34 +594,32 @@ fn postings_of(change: &HoldChange) -> &[bursar_core::Posting] {
 /// A group may make a hold and end it. Such a hold is in neither, because postings are deleted
 /// first.
 fn postings(changes: &[HoldChange]) -> (Bulk<'static>, Bulk<'static>) {
-    let mut made: Vec<Hold> = Vec::new();
-    let mut ended: Vec<Hold> = Vec::new();
-    let mut end =
-        |made: &mut Vec<Hold>, hold: &Hold| match made.iter().position(|other| other == hold) {
-            Some(at) => {
-                made.swap_remove(at);
-            }
-            None => ended.push(hold.clone()),
-        };
+    let mut made: HashMap<CallKey, Hold> = HashMap::new();
+    let mut ended: Vec<CallKey> = Vec::new();
     for change in changes.iter().filter(|change| !postings_of(change).is_empty()) {
-        match change {
-            HoldChange::Made(hold) => made.push(hold.clone()),
-            HoldChange::Ended(hold) => end(&mut made, hold),
+        let (before, after) = match change {
+            HoldChange::Made(hold) => (None, Some(hold.clone())),
+            HoldChange::Ended(hold) => (Some(hold), None),
             HoldChange::Extended { before, expires_at } => {
-                end(&mut made, before);
-                made.push(Hold { expires_at: *expires_at, ..before.clone() });
+                (Some(before), Some(Hold { expires_at: *expires_at, ..before.clone() }))
             }
+        };
+        if let Some(before) = before
+            && made.remove(&before.call).is_none()
+        {
+            ended.push(before.call);
         }
+        made.extend(after.map(|hold| (hold.call, hold)));
     }
-    (ended_postings(&ended), made_postings(&made))
+    (ended_postings(&ended), made_postings(made.values()))
 }
 
-fn ended_postings(holds: &[Hold]) -> Bulk<'static> {
-    let calls: Vec<Key> = holds.iter().map(|hold| Key(hold.call)).collect();
+fn ended_postings(calls: &[CallKey]) -> Bulk<'static> {
+    let calls: Vec<Key> = calls.iter().copied().map(Key).collect();
     Bulk { sql: DELETE_POSTINGS, rows: calls.len(), columns: vec![Column::Keys(calls)] }
 }
 
-fn made_postings(holds: &[Hold]) -> Bulk<'static> {
+fn made_postings<'h>(holds: impl Iterator<Item = &'h Hold>) -> Bulk<'static> {
     let (mut limits, mut values) = (Vec::new(), Vec::new());
     let (mut expiries, mut calls) = (Vec::new(), Vec::new());
     let (mut starts, mut costs, mut tokens) = (Vec::new(), Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 //!
 //! Nothing that decides is read before the locks, because it could change until they are taken.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bursar_core::{
@@ -359,9 +359,10 @@ impl<'w, 'a> Group<'w, 'a> {
         if !missed.is_empty() {
             return Missed::Integrations(missed);
         }
-        let is_known = |key: CallKey| reserved.iter().any(|reserved| reserved.call == key);
-        let is_missed =
-            |(key, held): (CallKey, &Reservation)| !held.postings.is_empty() && !is_known(key);
+        let known: HashSet<CallKey> = reserved.iter().map(|reserved| reserved.call).collect();
+        let is_missed = |(key, held): (CallKey, &Reservation)| {
+            !held.postings.is_empty() && !known.contains(&key)
+        };
         if reservations().any(is_missed) { Missed::Postings } else { Missed::Nothing }
     }
 

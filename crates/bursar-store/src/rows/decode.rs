@@ -57,7 +57,7 @@ pub(crate) fn call(
     Ok(Call::stored(call_id, reservation, record))
 }
 
-/// The columns of [`reservation_columns`](crate::rows::reservation_columns); `None` for a call
+/// The columns of [`reservation_columns`](mod@crate::rows::reservation_columns); `None` for a call
 /// without a reservation.
 pub(crate) fn reservation(
     row: &impl Columns,

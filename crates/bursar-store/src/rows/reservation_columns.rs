@@ -7,7 +7,7 @@ pub(crate) use crate::rows::entry_columns::{entry_arrays, entry_marks, entry_nam
 
 /// Applies a macro to the columns of a reservation, except its key, in their order.
 ///
-/// The macros of [`entry_columns`](crate::rows::entry_columns) make literals for statements of it.
+/// The macros of [`entry_columns`](mod@crate::rows::entry_columns) make literals for statements of it.
 macro_rules! reservation_columns {
     ($apply:ident $(, $before:literal)?) => {
         $crate::rows::reservation_columns::$apply! {

@@ -34,7 +34,7 @@ struct Cached {
     sets: HashMap<TenantId, Arc<LimitSet>>,
     accounts: HashMap<LimitAccountKey, CachedAccount>,
     values: HashMap<(TenantId, LimitId), LimitValues>,
-    /// The limits and sets that were added to `sets`.
+    /// The limits and sets in `sets`.
     limits: usize,
 }
 
@@ -174,18 +174,16 @@ impl LimitCache {
 
 impl Cached {
     fn keep_sets(&mut self, sets: HashMap<TenantId, Arc<LimitSet>>) {
-        let limits = |sets: &HashMap<TenantId, Arc<LimitSet>>| -> usize {
-            sets.values().map(|set| set.limits().len() + 1).sum()
-        };
-        let is_new = |tenant_id: &TenantId| !self.sets.contains_key(tenant_id);
-        if sets.keys().any(is_new) {
-            self.limits += limits(&sets);
+        for (tenant_id, set) in sets {
+            let size = set.limits().len() + 1;
+            let before = self.sets.insert(tenant_id, Arc::clone(&set));
+            self.limits += size;
+            self.limits -= before.map_or(0, |before| before.limits().len() + 1);
             if self.limits > LIMITS_MAX {
-                self.sets.clear();
-                self.limits = limits(&sets);
+                self.sets = HashMap::from([(tenant_id, set)]);
+                self.limits = size;
             }
         }
-        self.sets.extend(sets);
     }
 
     fn insert(&mut self, hold: &Hold) -> Result<(), Overflow> {
@@ -207,7 +205,7 @@ impl Cached {
     }
 
     fn forget_tenant(&mut self, tenant_id: TenantId) {
-        self.sets.remove(&tenant_id);
+        self.limits -= self.sets.remove(&tenant_id).map_or(0, |set| set.limits().len() + 1);
         self.accounts.retain(|key, _| key.tenant_id != tenant_id);
         self.values.retain(|(of, _), _| *of != tenant_id);
     }

@@ -72,7 +72,7 @@ impl dyn ControlTx + '_ {
         Ok(())
     }
 
-    /// A limit, after [`lock_limits`](Self::lock_limits).
+    /// A limit, after `lock_limits`.
     ///
     /// # Errors
     /// [`StoreError`].
