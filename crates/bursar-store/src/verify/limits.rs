@@ -141,7 +141,7 @@ impl LimitRecount {
         let (call, amount) = (decode::call_key(row, 1)?, decode::estimate(row, 2)?.totals());
         let expires_at = row.instant(4)?;
         for posting in codec::postings(tenant_id, row.opt_str(5)?)?.iter() {
-            if !self.has_limit(&posting.account) {
+            if self.limit(&posting.account).is_none() {
                 continue;
             }
             let held = self.held.entry(posting.clone()).or_default();
@@ -149,11 +149,6 @@ impl LimitRecount {
             self.postings.insert((posting.account.clone(), call), (expires_at, amount));
         }
         Ok(())
-    }
-
-    fn has_limit(&self, key: &LimitAccountKey) -> bool {
-        let limits = self.limits.get(&key.tenant_id);
-        limits.is_some_and(|limits| limits.iter().any(|(_, limit)| limit.id == key.limit_id))
     }
 
     fn limit(&self, key: &LimitAccountKey) -> Option<&Limit> {
@@ -179,13 +174,17 @@ impl LimitRecount {
     /// The number of stored accounts, and the differences of all of them.
     pub(super) fn differences(self) -> Result<(usize, Vec<String>), StoreError> {
         let mut differences = Vec::new();
+        let latest = self.latest_starts();
         for (key, stored) in &self.accounts {
             let Some(limit) = self.limit(key) else {
                 differences.push(format!("{} is of no limit", name(key)));
                 continue;
             };
             let used = self.used.get(key).copied().unwrap_or_default();
-            let is_known = !limit.is_for_each() || self.is_comparable(key, stored);
+            // The values of an earlier period that shared an account may have one of their own since,
+            // so that it is not known which entries count in the shared one.
+            let is_latest = latest.get(&(key.tenant_id, key.limit_id)) == Some(&stored.start);
+            let is_known = !limit.is_for_each() || !key.value.is_empty() || is_latest;
             if has_periods(limit) && is_known && stored.used != used {
                 let of = name(key);
                 differences.push(format!("{of}: used is {:?}, counted {used:?}", stored.used));
@@ -210,15 +209,14 @@ impl LimitRecount {
         Ok((self.accounts.len(), differences))
     }
 
-    /// Whether it is known which entries count in an account.
-    ///
-    /// The values of an earlier period that shared an account may have one of their own since.
-    fn is_comparable(&self, key: &LimitAccountKey, stored: &StoredAccount) -> bool {
-        let is_later = |(other, account): (&LimitAccountKey, &StoredAccount)| {
-            (other.tenant_id, other.limit_id) == (key.tenant_id, key.limit_id)
-                && account.start > stored.start
-        };
-        !key.value.is_empty() || !self.accounts.iter().any(is_later)
+    /// The latest start of the accounts of each limit.
+    fn latest_starts(&self) -> HashMap<(TenantId, LimitId), Timestamp> {
+        let mut latest = HashMap::new();
+        for (key, stored) in &self.accounts {
+            let start = latest.entry((key.tenant_id, key.limit_id)).or_insert(stored.start);
+            *start = stored.start.max(*start);
+        }
+        latest
     }
 
     /// What open reservations hold in an account; `None` for a window of a minute.
