@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use bursar_core::{
     Account, Book, Calendar, Call, CallKey, Counter, Day, EntryId, Hold, IntegrationId, KeyId,
-    Loaded, LoadedLimits, Month, Nanos, Posting, Reservation, TenantId, TenantSums, Timestamp,
-    Totals,
+    Loaded, LoadedLimits, Month, Nanos, Posting, TenantId, TenantSums, Timestamp, Totals,
 };
 use tokio_postgres::{Client, Row};
 
@@ -147,7 +146,7 @@ pub(super) fn book<'a>(
             writer.extra_integrations.extend(missed);
             return Err(again("a call has a reservation on an integration that is not locked"));
         }
-        Missed::Postings => return Err(again("a call has a reservation that was just made")),
+        Missed::Reservation => return Err(again("a call has a reservation that was just made")),
         Missed::Values => {
             writer.locks_all_values = true;
             return Err(again("a limit has a new value whose number is not locked"));
@@ -199,7 +198,7 @@ enum Missed {
     /// Integrations of loaded reservations.
     Integrations(BTreeSet<IntegrationId>),
     /// The accounts of a reservation that another transaction has just made.
-    Postings,
+    Reservation,
     /// A number of values to which the group may add.
     Values,
 }
@@ -360,10 +359,8 @@ impl<'w, 'a> Group<'w, 'a> {
             return Missed::Integrations(missed);
         }
         let known: HashSet<CallKey> = reserved.iter().map(|reserved| reserved.call).collect();
-        let is_missed = |(key, held): (CallKey, &Reservation)| {
-            !held.postings.is_empty() && !known.contains(&key)
-        };
-        if reservations().any(is_missed) { Missed::Postings } else { Missed::Nothing }
+        let is_missed = reservations().any(|(key, _)| !known.contains(&key));
+        if is_missed { Missed::Reservation } else { Missed::Nothing }
     }
 
     /// Whether the group has commands, and not only holds to expire.
