@@ -62,7 +62,9 @@ impl AccountReads for SqliteStore {
         subject: OwnedSubject,
     ) -> Result<Option<AccountSnapshot>, StoreError> {
         let (now, integration_id) = (self.clock.now(), subject.integration_id);
-        if let Some(account) = self.accounts.current_account(tenant_id, integration_id, now)?
+        let cached = self.accounts.current_account(tenant_id, integration_id, now)?;
+        let is_cached = cached.is_some();
+        if let Some(account) = cached
             && let Some(limits) = self.limits.loaded(tenant_id, &subject.as_subject(), now)?
         {
             return self.snapshot(account, limits, now).map(Some);
@@ -74,7 +76,7 @@ impl AccountReads for SqliteStore {
         };
         let (account, limits) = self.readers.look_up(stored).await?;
         let snapshot = account.map(|account| self.snapshot(account, limits, now)).transpose()?;
-        if snapshot.is_some() {
+        if snapshot.is_some() && !is_cached {
             // The next sweep loads the account into the cache; this read does not wait for it.
             self.accounts.miss(tenant_id, integration_id);
         }
