@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bursar_core::{
-    Action, Allowance, Bound, CalendarUnit, Limit, LimitId, NANOS_PER_CENT, Override, Quantity,
-    Rule, Scope, Timestamp, WarnPercents, Window, Zone,
+    Action, Allowance, Bound, CalendarUnit, Day, Limit, LimitAccount, LimitId, NANOS_PER_CENT,
+    Override, Period, Quantity, Rule, Scope, Timestamp, WarnPercents, Window, Zone,
 };
 
 /// The override of a tenant: cents, 0 for unlimited, and until when.
@@ -52,6 +52,20 @@ impl CostGuard {
         let (id, scope) = (LimitId::COST_GUARD, Scope::Tenant);
         Some(Limit { id, scope, rule, required: false, enabled: true })
     }
+}
+
+/// The UTC day of an instant, if an account of the operator's limit has not begun it.
+///
+/// The limit counts its whole day, also if it is new. Storage adds up what was spent before the
+/// account begins, and the account begins with that. Accounts of other limits begin at zero.
+pub(crate) fn day_to_begin(
+    limit_id: LimitId,
+    account: &LimitAccount,
+    now: Timestamp,
+) -> Option<Period> {
+    let (day, next) = (now.day(), Day::from_number(now.day().number() + 1));
+    let day = Period { start: day.start(), end: next.start() };
+    (limit_id == LimitId::COST_GUARD && !account.is_in_use(day)).then_some(day)
 }
 
 fn amount<M>(cents: u32) -> Quantity<M> {

@@ -15,6 +15,7 @@ mod clock;
 mod control;
 mod cost_guard;
 mod error;
+mod limit_sets;
 mod memory;
 mod postgres;
 mod read;

@@ -17,16 +17,15 @@ use tokio_postgres::{Client, Row};
 use super::bulk::{Bulk, Column};
 use super::pipeline::{Sent, in_order};
 use super::tx::{Key, params, store_error};
-use crate::cost_guard::CostGuard;
+use crate::cost_guard::{CostGuard, day_to_begin};
 use crate::error::StoreError;
+use crate::limit_sets::LimitSets;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
-use crate::tables::limits::{
-    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, day_of, read_cost_override, set_of,
-};
+use crate::tables::limits::{SELECT_COST_OVERRIDE, SELECT_SET, SetRow, read_cost_override, set_of};
 use crate::tables::value::FromRow;
 use crate::write::writer_connection::WantedAccounts;
 
@@ -104,14 +103,10 @@ const INSERT_POSTINGS: &str = "insert into postings (tenant_id, limit_id, value,
      unnest($5), unnest($6), unnest($7), unnest($8))";
 const DELETE_POSTINGS: &str = "delete from postings where tenant_id = $1 and call_key = any($2)";
 
-/// The limit on remembered limits, a set counting as one more. If it is exceeded, all are read
-/// again.
-const LIMITS_MAX: usize = 100_000;
-
 /// The sets of limits that this node knows, at the version that it read last.
 #[derive(Default)]
 pub(super) struct KnownSets {
-    sets: Mutex<HashMap<TenantId, Arc<LimitSet>>>,
+    sets: Mutex<LimitSets>,
     pub(super) guard: CostGuard,
 }
 
@@ -128,7 +123,7 @@ impl KnownSets {
         if version == 0 {
             return Ok(Arc::new(set_of(Vec::new(), self.guard.limit(None))));
         }
-        let known = self.sets.lock().get(&tenant_id).map(Arc::clone);
+        let known = self.sets.lock().get(tenant_id).map(Arc::clone);
         if let Some(known) = known.filter(|known| known.version() == version) {
             return Ok(known);
         }
@@ -144,12 +139,7 @@ impl KnownSets {
         let overridden = overridden.first().map(read_cost_override).transpose()?;
         let rows = rows.iter().map(|row| SetRow::from_row(row)).collect::<Result<Vec<_>, _>>()?;
         let set = Arc::new(set_of(rows, self.guard.limit(overridden)));
-        let mut known = self.sets.lock();
-        let limits: usize = known.values().map(|set| set.limits().len() + 1).sum();
-        if limits + set.limits().len() > LIMITS_MAX {
-            known.clear();
-        }
-        known.insert(tenant_id, Arc::clone(&set));
+        self.sets.lock().insert(tenant_id, Arc::clone(&set));
         Ok(set)
     }
 }
@@ -431,7 +421,7 @@ fn accounts(
     set: &LimitSet,
     tenant_id: TenantId,
     keys: &[LimitAccountKey],
-    AccountRows { accounts: rows, seconds, due, day }: &AccountRows,
+    AccountRows { accounts: rows, seconds, due, day: of_day }: &AccountRows,
     now: Timestamp,
 ) -> Result<HashMap<LimitAccountKey, LimitAccount>, StoreError> {
     let mut seconds_of: HashMap<LimitAccountKey, Vec<MinuteSlot>> = HashMap::new();
@@ -456,11 +446,10 @@ fn accounts(
         let Some(limit) = set.get(key.limit_id) else { continue };
         let fresh = || LimitAccount::new(&limit.rule.bound);
         let account = accounts.entry(key.clone()).or_insert_with(fresh);
-        if let Some(sums) = day.first().filter(|_| key.limit_id == LimitId::COST_GUARD) {
-            let period = day_of(now);
-            if !account.is_in_use(period) {
-                account.begin_with(period, decode::totals(sums, 0)?);
-            }
+        if let Some(day) = day_to_begin(key.limit_id, account, now)
+            && let Some(sums) = of_day.first()
+        {
+            account.begin_with(day, decode::totals(sums, 0)?);
         }
     }
     Ok(accounts)

@@ -14,11 +14,12 @@ use parking_lot::{Mutex, RwLock};
 
 use super::holds::Holds;
 use crate::cache::{Cache, CacheUse};
+use crate::cost_guard::day_to_begin;
+use crate::limit_sets::LimitSets;
 
-/// The limit on cached accounts, at about 400 bytes each.
+/// The limit on cached accounts, at about 400 bytes each. With a window of a minute, an account has
+/// up to 60 seconds of 64 bytes.
 const ACCOUNTS_MAX: usize = 250_000;
-/// The limit on cached limits, a set counting as one more. If it is exceeded, all are read again.
-const LIMITS_MAX: usize = 100_000;
 /// How many accounts of one tenant stay if the cache is full.
 const TENANT_ACCOUNTS_MAX: usize = ACCOUNTS_MAX / 2;
 
@@ -31,11 +32,10 @@ pub(super) struct LimitCache {
 
 #[derive(Default)]
 struct Cached {
-    sets: HashMap<TenantId, Arc<LimitSet>>,
+    sets: LimitSets,
     accounts: HashMap<LimitAccountKey, CachedAccount>,
+    /// The numbers of values of limits in `sets`, or of limits of this commit.
     values: HashMap<(TenantId, LimitId), LimitValues>,
-    /// The limits and sets in `sets`.
-    limits: usize,
 }
 
 struct CachedAccount {
@@ -59,7 +59,7 @@ pub(super) struct StagedLimits {
 impl LimitCache {
     /// The limits of a tenant, if they are cached.
     pub(super) fn set(&self, tenant_id: TenantId) -> Option<Arc<LimitSet>> {
-        self.cached.read().sets.get(&tenant_id).map(Arc::clone)
+        self.cached.read().sets.get(tenant_id).map(Arc::clone)
     }
 
     /// A copy of an account with the sums of its holds that are due at `now`.
@@ -84,7 +84,7 @@ impl LimitCache {
         now: Timestamp,
     ) -> Result<Option<LoadedLimits>, Overflow> {
         let cached = self.cached.read();
-        let Some(set) = cached.sets.get(&tenant_id) else { return Ok(None) };
+        let Some(set) = cached.sets.get(tenant_id) else { return Ok(None) };
         let mut loaded = LoadedLimits::default();
         if set.limits().is_empty() {
             return Ok(Some(loaded));
@@ -96,8 +96,8 @@ impl LimitCache {
         }
         for key in set.account_keys(tenant_id, subject) {
             let Some(live) = cached.accounts.get(&key) else { return Ok(None) };
-            // What the operator's limit counts from the start of a day is stored elsewhere.
-            if key.limit_id == LimitId::COST_GUARD && live.account.last_at().day() != now.day() {
+            // What was spent on the day before is not cached.
+            if day_to_begin(key.limit_id, &live.account, now).is_some() {
                 return Ok(None);
             }
             loaded.accounts.insert(key, live.at(now)?);
@@ -119,7 +119,11 @@ impl LimitCache {
         }
         let touched = now.micros();
         let mut cached = self.cached.write();
-        cached.keep_sets(sets);
+        for (tenant_id, set) in sets {
+            if cached.sets.insert(tenant_id, set) {
+                cached.values.clear();
+            }
+        }
         cached.values.extend(values);
         for (key, mut account) in accounts {
             account.mark_saved();
@@ -173,19 +177,6 @@ impl LimitCache {
 }
 
 impl Cached {
-    fn keep_sets(&mut self, sets: HashMap<TenantId, Arc<LimitSet>>) {
-        for (tenant_id, set) in sets {
-            let size = set.limits().len() + 1;
-            let before = self.sets.insert(tenant_id, Arc::clone(&set));
-            self.limits += size;
-            self.limits -= before.map_or(0, |before| before.limits().len() + 1);
-            if self.limits > LIMITS_MAX {
-                self.sets = HashMap::from([(tenant_id, set)]);
-                self.limits = size;
-            }
-        }
-    }
-
     fn insert(&mut self, hold: &Hold) -> Result<(), Overflow> {
         for posting in hold.postings.iter() {
             if let Some(live) = self.accounts.get_mut(&posting.account) {
@@ -205,7 +196,7 @@ impl Cached {
     }
 
     fn forget_tenant(&mut self, tenant_id: TenantId) {
-        self.limits -= self.sets.remove(&tenant_id).map_or(0, |set| set.limits().len() + 1);
+        self.sets.remove(tenant_id);
         self.accounts.retain(|key, _| key.tenant_id != tenant_id);
         self.values.retain(|(of, _), _| *of != tenant_id);
     }

@@ -13,16 +13,14 @@ use super::error::store_error;
 use super::holds::Holds;
 use super::query;
 use super::writer_state::SqliteWriter;
-use crate::cost_guard::CostGuard;
+use crate::cost_guard::{CostGuard, day_to_begin};
 use crate::error::StoreError;
 use crate::rows::columns::Columns;
 use crate::rows::decode;
 use crate::rows::limit_account::{
     AccountSums, has_seconds, read_account, read_second, read_values, second_figures,
 };
-use crate::tables::limits::{
-    SELECT_COST_OVERRIDE, SELECT_SET, SetRow, day_of, read_cost_override, set_of,
-};
+use crate::tables::limits::{SELECT_COST_OVERRIDE, SELECT_SET, SetRow, read_cost_override, set_of};
 use crate::tables::value::{FromRow, values};
 
 const SELECT_ACCOUNT: &str = "select period_start, used_cost_nanos, used_tokens, used_calls, \
@@ -154,24 +152,22 @@ fn limits_for_each(sets: &Sets) -> Vec<(TenantId, LimitId)> {
     sets.iter().flat_map(of_set).collect()
 }
 
-/// The operator's limit counts its whole day, also if it is new. Other accounts stay as they are.
+/// Begins the day of the operator's limit with what was spent before. Other accounts stay as they
+/// are.
 fn counted_from_start(
     db: &Connection,
     key: &LimitAccountKey,
     mut account: LimitAccount,
     now: Timestamp,
 ) -> Result<LimitAccount, StoreError> {
-    let period = day_of(now);
-    if key.limit_id != LimitId::COST_GUARD || account.is_in_use(period) {
-        return Ok(account);
-    }
+    let Some(day) = day_to_begin(key.limit_id, &account, now) else { return Ok(account) };
     let mut used = Totals::default();
     let of = values![key.tenant_id, i64::from(now.day().number())];
     query::select(db, SUM_DAY, &of, &mut |row| {
         used = decode::totals(row, 0)?;
         Ok(())
     })?;
-    account.begin_with(period, used);
+    account.begin_with(day, used);
     Ok(account)
 }
 

@@ -1,7 +1,7 @@
 //! Limits, and the version of a tenant's set of them.
 
 use async_trait::async_trait;
-use bursar_core::{Day, Limit, LimitId, LimitSet, Period, TenantId, Timestamp};
+use bursar_core::{Limit, LimitId, LimitSet, TenantId};
 
 use super::query::Query;
 use super::value::{FromRow, values};
@@ -142,10 +142,4 @@ pub(crate) fn set_of(rows: Vec<SetRow>, guard: Option<Limit>) -> LimitSet {
 /// `allowed_value, expires_at`.
 pub(crate) fn read_cost_override(row: &impl Columns) -> Result<CostOverride, StoreError> {
     Ok((row.int(0)?, row.instant(1)?))
-}
-
-/// The UTC day of an instant as a period.
-pub(crate) fn day_of(now: Timestamp) -> Period {
-    let (start, next) = (now.day(), Day::from_number(now.day().number() + 1));
-    Period { start: start.start(), end: next.start() }
 }
