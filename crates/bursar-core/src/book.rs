@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::account::Account;
-use crate::caps::{Caps, ReservationCap, TenantSums};
+use crate::call::{Call, Record};
+use crate::caps::{Caps, TenantSums};
 use crate::command::{
     Command, ExtendOutcome, Outcome, RecordMode, RecordOutcome, RecordRefusal, ReleaseOutcome,
     ReserveOutcome, ReserveRefusal,
 };
 use crate::decide::{Decision, LimitsInForce, ReasonCode, block_reason, decide};
-use crate::entry::{CostSource, Entry, EntryKind, RecordedCall};
+use crate::entry::{CostSource, Entry, EntryKind};
 use crate::estimate::Estimate;
 use crate::id::{EntryId, IntegrationId, TenantId};
 use crate::integration::BuiltInLimit;
@@ -24,7 +25,7 @@ use crate::measure::Measure;
 use crate::money::Nanos;
 use crate::period::Calendar;
 use crate::record_effect::{RecordEffect, record_effect};
-use crate::reservation::{Hold, Reservation, ReservationState, ReserveRequest};
+use crate::reservation::{Hold, HoldChange, Reservation, ReservationState, ReserveRequest};
 use crate::tenant::TenantLifecycle;
 use crate::time::{Month, Timestamp};
 use crate::totals::{Overflow, Totals};
@@ -36,68 +37,6 @@ pub struct CounterKey {
     pub tenant_id: TenantId,
     pub integration_id: IntegrationId,
     pub month: Month,
-}
-
-/// What storage knows about a call id.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// The whole call id. Every match of the shorter [`CallKey`] is confirmed against it.
-    pub call_id: CallId,
-    /// The reservation of the call, in any state.
-    pub reservation: Option<Reservation>,
-    record: Option<Record>,
-    changed: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Record {
-    Stored(RecordedCall),
-    /// Recorded by this group: the index into the book's new entries.
-    New(usize),
-}
-
-impl Call {
-    /// A call id that was never used.
-    pub fn fresh(call_id: CallId) -> Self {
-        Self { call_id, reservation: None, record: None, changed: false }
-    }
-
-    /// A call as it is stored.
-    pub fn stored(
-        call_id: CallId,
-        reservation: Option<Reservation>,
-        record: Option<RecordedCall>,
-    ) -> Self {
-        Self { call_id, reservation, record: record.map(Record::Stored), changed: false }
-    }
-
-    /// Whether the group changed the call.
-    pub const fn is_changed(&self) -> bool {
-        self.changed
-    }
-
-    /// Whether the call has neither a record nor a reservation.
-    ///
-    /// Storage removes the claim on such a call id.
-    pub const fn is_void(&self) -> bool {
-        self.record.is_none() && self.reservation.is_none()
-    }
-}
-
-/// One change of a hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HoldChange {
-    /// A reservation was made.
-    Made(Hold),
-    /// The reservation settled, was released or expired.
-    Ended(Hold),
-    /// The reservation got a later expiry.
-    Extended {
-        /// The hold with its former expiry.
-        before: Hold,
-        /// The new expiry.
-        expires_at: Timestamp,
-    },
 }
 
 /// What storage loads for a group of commands.
@@ -279,8 +218,8 @@ impl<'a> Book<'a> {
             if reservation.state != ReservationState::Open {
                 return Err(Overflow);
             }
-            end_reservation(reservation, ReservationState::Expired, reservation.expires_at);
-            call.changed = true;
+            reservation.end(ReservationState::Expired, reservation.expires_at);
+            call.is_changed = true;
         }
         self.holds.push(HoldChange::Ended(hold.clone()));
         self.expired.push(hold.clone());
@@ -294,7 +233,7 @@ impl<'a> Book<'a> {
         (usage, mode): (&'a Usage, RecordMode),
     ) -> Result<RecordOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        if let Some(outcome) = duplicate_outcome(call, &self.entries, usage)? {
+        if let Some(outcome) = call.duplicate_outcome(&self.entries, usage)? {
             return Ok(outcome);
         }
         if mode == RecordMode::KnownOnly && call.reservation.is_none() {
@@ -315,7 +254,7 @@ impl<'a> Book<'a> {
         let amount = Totals { cost, tokens: usage.tokens.total(), calls: 1 };
         let matched = self.limits.matched(key.0, &usage.subject(effect.account_key_id))?;
         let tenant = self.tenants.entry(key.0).or_default();
-        if !effect.is_reserved && !fits_daily_bytes(self.caps, tenant, usage)? {
+        if !effect.is_reserved && !self.caps.fits_daily_bytes(tenant, usage.stored_bytes())? {
             return Ok(RecordOutcome::Refused(RecordRefusal::StoredBytesExceeded));
         }
 
@@ -331,10 +270,10 @@ impl<'a> Book<'a> {
         if let Some(held) = settles {
             account.remove_hold(held.month(), held.amount())?;
             self.limits.end(&held.postings, held.amount(), HoldEnd::Settled)?;
-            count_open(tenant, -1)?;
+            tenant.count_open(-1)?;
             self.holds.push(HoldChange::Ended(hold_of(&self.limits, key, &held)));
             if let Some(reservation) = &mut call.reservation {
-                end_reservation(reservation, ReservationState::Settled, self.now);
+                reservation.end(ReservationState::Settled, self.now);
             }
         }
         account.advance(self.now);
@@ -342,7 +281,7 @@ impl<'a> Book<'a> {
         tenant.stored_bytes =
             tenant.stored_bytes.map(|bytes| bytes.saturating_add(usage.stored_bytes()));
         call.record = Some(Record::New(self.entries.len()));
-        call.changed = true;
+        call.is_changed = true;
         self.entries.push(Entry {
             entry_id,
             tenant_id: key.0,
@@ -366,7 +305,7 @@ impl<'a> Book<'a> {
         request: &ReserveRequest,
     ) -> Result<ReserveOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        if let Some(refusal) = reserve_refusal(call, request, self.now) {
+        if let Some(refusal) = call.reserve_refusal(request, self.now) {
             return Ok(ReserveOutcome::Rejected(refusal));
         }
         let account = self
@@ -395,7 +334,7 @@ impl<'a> Book<'a> {
             return Ok(ReserveOutcome::Refused(decision));
         }
         let tenant = self.tenants.get_mut(&key.0).ok_or(Overflow)?;
-        if let Some(bound) = reached_cap(self.caps, account, tenant)? {
+        if let Some(bound) = self.caps.reached(account.counted_reservations()?, tenant)? {
             return Ok(ReserveOutcome::Rejected(ReserveRefusal::TooManyOpen(bound)));
         }
         let amount = request.estimate.totals();
@@ -413,12 +352,12 @@ impl<'a> Book<'a> {
             postings: self.limits.hold(&matched, amount)?,
             limits_version: self.limits.version(key.0),
         };
-        count_open(tenant, 1)?;
+        tenant.count_open(1)?;
         account.rate.add(self.now.second(), self.now.second());
         account.advance(self.now);
         self.holds.push(HoldChange::Made(Hold::of(key.0, key.1, &reservation)));
         call.reservation = Some(reservation.clone());
-        call.changed = true;
+        call.is_changed = true;
         Ok(ReserveOutcome::Held(reservation))
     }
 
@@ -429,7 +368,7 @@ impl<'a> Book<'a> {
         only: Option<IntegrationId>,
     ) -> Result<ReleaseOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        let Some(reservation) = visible_reservation(call, call_id, only) else {
+        let Some(reservation) = call.visible_reservation(call_id, only) else {
             return Ok(ReleaseOutcome::NotFound);
         };
         match reservation.state_at(self.now) {
@@ -443,10 +382,10 @@ impl<'a> Book<'a> {
                 account.advance(self.now);
                 self.limits.end(&hold.postings, hold.amount, HoldEnd::Unused)?;
                 let tenant = self.tenants.entry(key.0).or_default();
-                count_open(tenant, -1)?;
-                end_reservation(reservation, ReservationState::Released, self.now);
+                tenant.count_open(-1)?;
+                reservation.end(ReservationState::Released, self.now);
                 let released = reservation.clone();
-                call.changed = true;
+                call.is_changed = true;
                 self.holds.push(HoldChange::Ended(hold));
                 Ok(ReleaseOutcome::Released(released))
             }
@@ -461,7 +400,7 @@ impl<'a> Book<'a> {
         ttl_seconds: Option<u32>,
     ) -> Result<ExtendOutcome, Overflow> {
         let call = self.calls.get_mut(&key).ok_or(Overflow)?;
-        let Some(reservation) = visible_reservation(call, call_id, only) else {
+        let Some(reservation) = call.visible_reservation(call_id, only) else {
             return Ok(ExtendOutcome::NotFound);
         };
         // An extension keeps money held for a call that may be in progress, so the status of the
@@ -479,7 +418,7 @@ impl<'a> Book<'a> {
         // An extension never shortens a hold.
         reservation.expires_at = reservation.expires_at.max(self.now.plus_seconds(ttl));
         let extended = reservation.clone();
-        call.changed = true;
+        call.is_changed = true;
         self.holds.push(HoldChange::Extended { before, expires_at: extended.expires_at });
         Ok(ExtendOutcome::Extended(Box::new(extended)))
     }
@@ -505,105 +444,8 @@ fn missing_estimate(
         .then_some(ReserveRefusal::TokenEstimateRequired)
 }
 
-/// The cap that leaves no room for one more reservation; the integration's is checked first.
-fn reached_cap(
-    caps: Caps,
-    account: &Account,
-    tenant: &TenantSums,
-) -> Result<Option<ReservationCap>, Overflow> {
-    let of_integration = caps.reservations_per_integration;
-    if account.counted_reservations()? >= of_integration {
-        return Ok(Some(ReservationCap::Integration(of_integration)));
-    }
-    let of_tenant = caps.reservations_per_tenant;
-    let open = tenant.open_reservations.ok_or(Overflow)?;
-    Ok((open >= of_tenant).then_some(ReservationCap::Tenant(of_tenant)))
-}
-
-/// Changes the tenant's number of open reservations by `more`, if that number was loaded.
-fn count_open(tenant: &mut TenantSums, more: i64) -> Result<(), Overflow> {
-    if let Some(open) = &mut tenant.open_reservations {
-        *open = open.checked_add(more).ok_or(Overflow)?;
-    }
-    Ok(())
-}
-
-/// Whether a record without a reservation fits the tenant's daily cap on stored bytes.
-fn fits_daily_bytes(caps: Caps, tenant: &TenantSums, usage: &Usage) -> Result<bool, Overflow> {
-    if caps.stored_bytes_per_day == 0 {
-        return Ok(true);
-    }
-    let stored = tenant.stored_bytes.ok_or(Overflow)?;
-    let after = stored.checked_add(usage.stored_bytes()).ok_or(Overflow)?;
-    Ok(after <= caps.stored_bytes_per_day)
-}
-
-/// The outcome of a record whose call is already recorded, or whose key belongs to another call.
-fn duplicate_outcome(
-    call: &Call,
-    entries: &[Entry<'_>],
-    usage: &Usage,
-) -> Result<Option<RecordOutcome>, Overflow> {
-    if call.call_id != usage.call_id {
-        return Ok(Some(RecordOutcome::Conflict));
-    }
-    let (entry_id, agrees) = match &call.record {
-        None => return Ok(None),
-        Some(Record::Stored(stored)) => (stored.entry_id, stored.agrees_with(usage)),
-        Some(Record::New(index)) => {
-            let entry = entries.get(*index).ok_or(Overflow)?;
-            (entry.entry_id, entry.agrees_with(usage))
-        }
-    };
-    Ok(Some(repeated(entry_id, agrees)))
-}
-
-const fn repeated(entry_id: EntryId, agrees: bool) -> RecordOutcome {
-    if agrees { RecordOutcome::Duplicate(entry_id) } else { RecordOutcome::Conflict }
-}
-
 /// The hold of a reservation, in the accounts that still exist.
 fn hold_of(limits: &LimitBook, (tenant_id, call): (TenantId, CallKey), held: &Reservation) -> Hold {
     let hold = Hold::of(tenant_id, call, held);
     Hold { postings: limits.existing(Arc::clone(&hold.postings)), ..hold }
-}
-
-fn end_reservation(reservation: &mut Reservation, state: ReservationState, at: Timestamp) {
-    reservation.state = state;
-    reservation.ended_at = Some(at);
-}
-
-/// The reservation of a call, unless `only` hides it from the caller.
-fn visible_reservation<'c>(
-    call: &'c mut Call,
-    call_id: &CallId,
-    only: Option<IntegrationId>,
-) -> Option<&'c mut Reservation> {
-    if call.call_id != *call_id {
-        return None;
-    }
-    let seen = |held: &&mut Reservation| only.is_none_or(|id| id == held.request.integration_id);
-    call.reservation.as_mut().filter(seen)
-}
-
-/// Why this request cannot reserve its call id: the id is used up, or has other content.
-///
-/// `None` means that the id is free, or that the same request holds an open reservation.
-fn reserve_refusal(
-    call: &Call,
-    request: &ReserveRequest,
-    now: Timestamp,
-) -> Option<ReserveRefusal> {
-    if call.call_id != request.call_id {
-        return Some(ReserveRefusal::OtherContent);
-    }
-    if call.record.is_some() {
-        return Some(ReserveRefusal::CallRecorded);
-    }
-    let held = call.reservation.as_ref()?;
-    let state = held.state_at(now);
-    if state != ReservationState::Open {
-        return Some(ReserveRefusal::CallEnded(state));
-    }
-    (!held.request.agrees_with(request)).then_some(ReserveRefusal::OtherContent)
 }

@@ -1,5 +1,9 @@
 //! Caps on what a tenant may leave in storage, and the sums that they are checked against.
 
+#![warn(clippy::arithmetic_side_effects)]
+
+use crate::totals::Overflow;
+
 /// How many due reservations that are not yet removed do not count against the caps.
 ///
 /// Due reservations in excess of it do count, so that storage stays bounded even if reservations
@@ -39,6 +43,37 @@ impl Caps {
         let more = i64::try_from(more).unwrap_or(i64::MAX);
         open.saturating_add(more).saturating_sub(self.reservations_per_tenant).clamp(0, UNSWEPT_MAX)
     }
+
+    /// The cap that leaves no room for one more reservation; the integration's is checked first.
+    ///
+    /// `of_integration` is the number of reservations that count against the integration's cap.
+    pub(crate) fn reached(
+        self,
+        of_integration: i64,
+        tenant: &TenantSums,
+    ) -> Result<Option<ReservationCap>, Overflow> {
+        let integration_cap = self.reservations_per_integration;
+        if of_integration >= integration_cap {
+            return Ok(Some(ReservationCap::Integration(integration_cap)));
+        }
+        let tenant_cap = self.reservations_per_tenant;
+        let open = tenant.open_reservations.ok_or(Overflow)?;
+        Ok((open >= tenant_cap).then_some(ReservationCap::Tenant(tenant_cap)))
+    }
+
+    /// Whether a record without a reservation fits the tenant's daily cap on stored bytes.
+    pub(crate) fn fits_daily_bytes(
+        self,
+        tenant: &TenantSums,
+        bytes: i64,
+    ) -> Result<bool, Overflow> {
+        if self.stored_bytes_per_day == 0 {
+            return Ok(true);
+        }
+        let stored = tenant.stored_bytes.ok_or(Overflow)?;
+        let after = stored.checked_add(bytes).ok_or(Overflow)?;
+        Ok(after <= self.stored_bytes_per_day)
+    }
 }
 
 impl Default for Caps {
@@ -57,6 +92,16 @@ pub struct TenantSums {
     pub open_reservations: Option<i64>,
     /// Bytes of records stored today.
     pub stored_bytes: Option<i64>,
+}
+
+impl TenantSums {
+    /// Changes the number of open reservations by `more`, if that number was loaded.
+    pub(crate) fn count_open(&mut self, more: i64) -> Result<(), Overflow> {
+        if let Some(open) = &mut self.open_reservations {
+            *open = open.checked_add(more).ok_or(Overflow)?;
+        }
+        Ok(())
+    }
 }
 
 /// The cap on open reservations that was reached, with its value.

@@ -10,6 +10,7 @@
 
 mod account;
 mod book;
+mod call;
 mod caps;
 mod clock;
 mod command;
@@ -45,7 +46,8 @@ mod usage;
 mod usage_error;
 
 pub use account::{Account, Counter};
-pub use book::{Book, Call, CounterKey, HoldChange, Loaded};
+pub use book::{Book, CounterKey, Loaded};
+pub use call::Call;
 pub use caps::{Caps, ReservationCap, TenantSums, UNSWEPT_MAX};
 pub use clock::{ClockEvent, ClockMark, ClockReading, ClockState, Timekeeper};
 pub use command::{
@@ -76,7 +78,7 @@ pub use period::{Calendar, CalendarUnit, Period, UtcCalendar, Zone};
 pub use posting::{LimitAccountKey, Posting};
 pub use protection::{Breach, Dimension, ProtectionDecision};
 pub use rate::RateWindow;
-pub use reservation::{Hold, Reservation, ReservationState, ReserveRequest};
+pub use reservation::{Hold, HoldChange, Reservation, ReservationState, ReserveRequest};
 pub use scope::{Label, Scope, Selected};
 pub use subject::{OwnedSubject, Subject};
 pub use tags::{TagNames, Tags};

@@ -76,7 +76,7 @@ impl ReserveRequest {
         }
     }
 
-    /// Whether another request repeats this one, by whichever key.
+    /// Whether another request repeats this one. Their keys may differ.
     pub(crate) fn agrees_with(&self, other: &Self) -> bool {
         *self == Self { account_key_id: self.account_key_id, ..other.clone() }
     }
@@ -129,6 +129,12 @@ impl Reservation {
         }
     }
 
+    /// Ends the reservation in `state`.
+    pub(crate) const fn end(&mut self, state: ReservationState, at: Timestamp) {
+        self.state = state;
+        self.ended_at = Some(at);
+    }
+
     /// The month in which the hold counts.
     pub fn month(&self) -> Month {
         self.created_at.month()
@@ -168,4 +174,20 @@ impl Hold {
             postings: Arc::clone(&reservation.postings),
         }
     }
+}
+
+/// One change of a hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HoldChange {
+    /// A reservation was made.
+    Made(Hold),
+    /// The reservation settled, was released or expired.
+    Ended(Hold),
+    /// The reservation got a later expiry.
+    Extended {
+        /// The hold with its former expiry.
+        before: Hold,
+        /// The new expiry.
+        expires_at: Timestamp,
+    },
 }
