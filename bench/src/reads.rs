@@ -27,7 +27,7 @@ const READS: &[(&str, &str)] = &[
     ("history of blocked calls", "usage-history?policy_result=blocked"),
     ("history of a rare model's errors", "usage-history?model=rare-model&errors_only=true"),
     ("history of two that never meet", "usage-history?model=rare-model&agent_id=rare-agent"),
-    ("history of a model nobody used", "usage-history?model=nothing"),
+    ("history of an unused model", "usage-history?model=nothing"),
     ("series of 30 days by day and model", "usage-series?group_by=model"),
     (
         "series of 14 days by hour and integration",

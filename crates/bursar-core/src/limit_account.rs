@@ -216,7 +216,7 @@ impl LimitAccount {
                 let mut sums = (Totals::default(), Totals::default());
                 for slot in slots.iter().filter(|slot| is_in_minute(slot.second, now.second())) {
                     let due = self.due_from(start_of(slot.second));
-                    // A call counts from its reservation on, whatever becomes of it.
+                    // In a window of a minute, an expired reservation still counts as a call.
                     let calls = Totals { calls: due.calls, ..Totals::default() };
                     sums.0 = sums.0.plus(slot.used)?.plus(calls)?;
                     sums.1 = sums.1.plus(without(slot.held, due))?;

@@ -171,8 +171,10 @@ impl LimitBook {
             }
             accounts.push(MatchedAccount { index: applied.index, period, key });
         }
-        let counting = set.limits().iter().zip(periods).filter(|(_, period)| period.is_some());
-        let is_label_missing = counting.into_iter().any(|(limit, _)| limit.misses_label(subject));
+        let misses = |(limit, period): (&Limit, &Option<Period>)| {
+            period.is_some() && limit.misses_label(subject)
+        };
+        let is_label_missing = set.limits().iter().zip(periods).any(misses);
         Ok(Matched { accounts, is_label_missing })
     }
 

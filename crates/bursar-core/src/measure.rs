@@ -3,6 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::totals::Totals;
+
 /// What a limit measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Measure {
@@ -114,4 +116,3 @@ impl<M: Copy> Sums<M> for Quantity<M> {
         *self
     }
 }
-use crate::totals::Totals;

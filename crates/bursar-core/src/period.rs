@@ -1,6 +1,6 @@
 //! The periods over which a limit adds up: calendar hours, days, weeks and months of a time zone.
 //!
-//! Deliberately absent: the rules of time zones. The core is handed a [`Calendar`] that knows them.
+//! Deliberately absent: the rules of time zones. The caller passes a [`Calendar`] that knows them.
 //! [`UtcCalendar`] needs none.
 
 use std::fmt;

@@ -94,7 +94,7 @@ fn check_count(path: &Path, expected: i64) {
 }
 
 #[test]
-fn a_backup_is_one_snapshot_whatever_is_committed_meanwhile() {
+fn a_backup_is_one_snapshot_despite_later_commits() {
     let world = World::new(MANY);
     let mut steps = Vec::new();
     let mut watch = |done: u64, total: u64| {

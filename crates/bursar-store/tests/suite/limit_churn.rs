@@ -31,7 +31,7 @@ const LIMITS_MAX: usize = 6;
 /// gives up after five seconds.
 const CHANGE_MAX: Duration = Duration::from_secs(4);
 
-/// Counts transactions that failed, whatever became of their commands.
+/// Counts failed transactions, except those that the writer retries.
 #[derive(Default)]
 struct Failures(AtomicUsize);
 

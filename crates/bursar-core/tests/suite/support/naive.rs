@@ -1,4 +1,4 @@
-//! A naive model of the rules: lists of calls, from which every figure is computed anew.
+//! A naive model of the rules, which computes every figure from lists of calls.
 //!
 //! There are no counters, indexes or sweeps. The model is slow, and hard to get wrong.
 

@@ -200,15 +200,15 @@ pub(crate) async fn a_due_hold_counts_in_no_account_before_and_after_the_sweep(s
         hold(&subject, tenant_id, labelled(integration_id, call)).await;
         subject.release(tenant_id, call).await;
     }
-    let twice: Vec<LimitSums> =
+    let ended: Vec<LimitSums> =
         ENDED.iter().map(|(id, used, held)| (*id, used * 3, *held)).collect();
-    assert_eq!((sums(&subject, tenant_id, &of).await, postings(&subject)), (twice.clone(), 11));
+    assert_eq!((sums(&subject, tenant_id, &of).await, postings(&subject)), (ended.clone(), 11));
     let subject = subject.reopened().await;
-    assert_eq!(sums(&subject, tenant_id, &of).await, twice, "after a restart");
+    assert_eq!(sums(&subject, tenant_id, &of).await, ended, "after a restart");
     subject.world.ledger.sweep().await.unwrap();
-    assert_eq!((sums(&subject, tenant_id, &of).await, postings(&subject)), (twice.clone(), 0));
+    assert_eq!((sums(&subject, tenant_id, &of).await, postings(&subject)), (ended.clone(), 0));
     let subject = subject.reopened().await;
-    assert_eq!(sums(&subject, tenant_id, &of).await, twice, "after the sweep and a restart");
+    assert_eq!(sums(&subject, tenant_id, &of).await, ended, "after the sweep and a restart");
     subject.world.verify().await;
 }
 

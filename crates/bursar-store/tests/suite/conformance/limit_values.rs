@@ -79,7 +79,7 @@ pub(crate) async fn values_beyond_the_cap_share_an_account(subject: Subject) {
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_new_period_counts_its_values_anew(subject: Subject) {
+pub(crate) async fn a_new_period_counts_its_values_from_zero(subject: Subject) {
     let (subject, tenant_id, integration_id) = each_agent(subject, TWO_VALUES).await;
     for agent in ["a", "b", "c"] {
         let request = of_agent(integration_id, agent, &format!("{agent} of the first day"));
@@ -214,7 +214,7 @@ pub(crate) async fn a_rotated_key_goes_on_in_the_account_of_its_line(subject: Su
     let store = subject.world.store.as_ref();
     let of = subject_of(&by(&third, "any"));
     assert_eq!(limit_sums(store, tenant_id, &of).await, [(1, 0, 20), (2, 0, 2)]);
-    // The key that reserved a call counts, whichever records it.
+    // A call counts for the key that reserved it, even if another key records it.
     subject.record(tenant_id, usage(integration_id, "first")).await;
     assert_eq!(limit_sums(store, tenant_id, &of).await, [(1, 1, 10), (2, 1, 1)]);
 }

@@ -141,7 +141,7 @@ pub(crate) async fn a_call_counts_for_a_minute_from_its_reservation_on(subject: 
     subject.world.verify().await;
 }
 
-pub(crate) async fn a_total_counts_from_its_start_and_never_begins_anew(subject: Subject) {
+pub(crate) async fn a_total_counts_from_its_start_and_never_restarts(subject: Subject) {
     let starts_at = subject.world.clock.now().plus_seconds(10);
     let account = limited(&subject, [cost(Window::Total { starts_at }, 20)]).await;
     assert!(is_held(&subject, account, "before").await);

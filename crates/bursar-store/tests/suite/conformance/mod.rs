@@ -189,7 +189,7 @@ macro_rules! conformance {
                     a_record_of_an_earlier_period_moves_no_limit,
                     a_hold_of_an_ended_period_expires_without_a_trace,
                     a_call_counts_for_a_minute_from_its_reservation_on,
-                    a_total_counts_from_its_start_and_never_begins_anew;
+                    a_total_counts_from_its_start_and_never_restarts;
                 limit_changes:
                     a_new_or_changed_limit_is_used_by_the_next_command,
                     an_override_ends_at_its_instant,
@@ -202,7 +202,7 @@ macro_rules! conformance {
                     holds_end_after_the_clock_was_set_back_in_a_minute;
                 limit_values:
                     values_beyond_the_cap_share_an_account,
-                    a_new_period_counts_its_values_anew,
+                    a_new_period_counts_its_values_from_zero,
                     new_values_of_one_group_do_not_exceed_the_cap,
                     a_record_that_counts_nothing_takes_no_value,
                     a_named_value_has_a_limit_of_its_own,

@@ -1,4 +1,4 @@
-//! The stored signals and overrides of abuse protection, and the cost of a day.
+//! The stored signals and overrides of abuse protection.
 
 use bursar_core::{Breach, Dimension, ProtectionDecision, SignalId, TenantId, Timestamp};
 use bursar_store::{Control, ControlRefusal, OverrideRow, SignalRow};

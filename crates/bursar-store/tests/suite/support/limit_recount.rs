@@ -1,6 +1,6 @@
 //! Recomputes the accounts of limits from calls and reservations, without the code under test.
 //!
-//! Which limits a call falls under and where periods start is the core's word.
+//! Only the limits that a call falls under and the starts of periods come from the core.
 
 #![expect(clippy::unwrap_used, reason = "an unreadable row fails the test")]
 #![expect(clippy::indexing_slicing, reason = "the columns are counted here")]

@@ -1,4 +1,4 @@
-//! The naive model of limits: what their accounts contain is added up anew from all calls.
+//! The naive model of limits, which adds up their accounts from all calls.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
