@@ -1,4 +1,4 @@
-//! Races for the last of a limit: three nodes on PostgreSQL, one on SQLite.
+//! Races for the last amount that a limit admits: three nodes on PostgreSQL, one on SQLite.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 #![expect(clippy::indexing_slicing, reason = "the columns are counted here")]
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bursar_core::{
     Caps, Day, IntegrationId, KeyId, Label, RecordOutcome, ReleaseOutcome, Reservation,
-    ReserveOutcome, ReserveRequest, Scope, TenantId, Timestamp, Usage,
+    ReserveOutcome, Scope, TenantId, Timestamp, Usage,
 };
 use bursar_store::{LimitRow, NoopObserver, Observer};
 use bursar_testing::waiting::scale;
@@ -16,27 +16,19 @@ use tokio::task::JoinSet;
 
 use crate::support::limit_recount::{KnownLimit, check_limits};
 use crate::support::limits::{
-    calls, cost, daily, each, limit, limit_sums, only, put_limits, refusal, subject_of,
+    by_agent, calls, cost, daily, each, limit, limit_sums, only, put_limits, refusal, subject_of,
 };
 use crate::support::nodes::{Node, Nodes};
 use crate::support::postgres_database::POSTGRES;
-use crate::support::{NewDatabase, SQLITE, TestClock, call_id, day, request, usage};
+use crate::support::{NewDatabase, SQLITE, TestClock, call_id, day, usage};
 
 const TASKS: usize = 64;
 const REQUESTS: usize = 1_000;
 /// How many requests the tightest limit admits.
 const FITTING: usize = 10;
 
-fn nobody() -> Arc<dyn Observer> {
+fn noop_observer() -> Arc<dyn Observer> {
     Arc::new(NoopObserver)
-}
-
-fn by_agent(integration_id: IntegrationId, agent: &str, call: &str) -> ReserveRequest {
-    ReserveRequest {
-        agent_id: Some(agent.into()),
-        account_key_id: KeyId::from_number(7),
-        ..request(integration_id, call)
-    }
 }
 
 /// A limit on the tenant, one on the key and one on the agent; the one at `tightest` admits 10.
@@ -90,7 +82,7 @@ async fn reserve_all(
 }
 
 async fn the_tightest_limit_admits_what_fits(database: NewDatabase, count: usize) {
-    let nodes = Nodes::new(database, count, &nobody(), Caps::DEFAULT);
+    let nodes = Nodes::new(database, count, &noop_observer(), Caps::DEFAULT);
     let mut all = Vec::new();
     for round in 0..scale(3, 20) {
         let (tenant_id, integration_id) = nodes.account().await;
@@ -120,7 +112,7 @@ async fn the_tightest_limit_admits_what_fits_on_a_file() {
 }
 
 async fn a_day_that_begins_during_a_race_admits_what_fits(database: NewDatabase, count: usize) {
-    let nodes = Nodes::new(database, count, &nobody(), Caps::DEFAULT);
+    let nodes = Nodes::new(database, count, &noop_observer(), Caps::DEFAULT);
     for round in 0..scale(3_u8, 20) {
         let (tenant_id, integration_id) = nodes.account().await;
         let limits = three_limits(tenant_id, usize::from(round % 3));
@@ -212,7 +204,7 @@ async fn use_values(
 
 async fn new_values_from_all_sides_do_not_exceed_the_cap(database: NewDatabase, count: usize) {
     let caps = Caps { values_per_limit: VALUES_MAX as i64, ..Caps::DEFAULT };
-    let nodes = Nodes::new(database, count, &nobody(), caps);
+    let nodes = Nodes::new(database, count, &noop_observer(), caps);
     for round in 0..scale(1, 10) {
         let (tenant_id, integration_id) = nodes.account().await;
         let row = limit(tenant_id, 1, each(Label::Agent), calls(daily(), 1_000_000));
@@ -243,7 +235,7 @@ async fn new_values_do_not_exceed_the_cap_on_a_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_behind_counts_values_in_the_period_that_another_began() {
     const CAPS: Caps = Caps { values_per_limit: 3, ..Caps::DEFAULT };
-    let mut nodes = Nodes::new(POSTGRES, 1, &nobody(), CAPS);
+    let mut nodes = Nodes::new(POSTGRES, 1, &noop_observer(), CAPS);
     let (tenant_id, integration_id) = nodes.account().await;
     // The nodes share no account of an integration, which would tell the time of the last decision.
     let other = nodes.integration(tenant_id, "other").await;
@@ -253,7 +245,7 @@ async fn a_node_that_is_behind_counts_values_in_the_period_that_another_began() 
     nodes.clock.set(Timestamp::from_micros(midnight.micros() - 1_000_000).unwrap());
     let ahead = TestClock::default();
     ahead.set(midnight.plus_seconds(1));
-    nodes.add(&ahead, &nobody(), CAPS);
+    nodes.add(&ahead, &noop_observer(), CAPS);
     let (behind, ahead) = (nodes.node(0).ledger, nodes.node(1).ledger);
     let first = by_agent(integration_id, "a", "1");
     assert_eq!(refusal(&behind, tenant_id, first).await, None);

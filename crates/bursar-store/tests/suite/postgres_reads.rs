@@ -6,8 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::TestClock;
-use crate::support::postgres_database::rows_read;
 use bursar_core::{Day, IntegrationId, LimitInForce, Month, OwnedSubject, PolicyResult, TenantId};
 use bursar_store::{
     AccountReads, AuditFilter, AuditKey, AuditReads, BreakdownFilter, CallFilter, CallLabel,
@@ -18,6 +16,9 @@ use bursar_store::{
 use bursar_testing::postgres::cluster::Cluster;
 use bursar_testing::postgres::database::Database;
 use bursar_testing::postgres::session::ask;
+
+use crate::support::TestClock;
+use crate::support::postgres_database::rows_read;
 
 /// The time limit of a wait.
 const LIMIT: Duration = Duration::from_secs(30);

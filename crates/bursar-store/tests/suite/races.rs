@@ -16,6 +16,7 @@ use bursar_store::{HistoryFilter, HistoryPart, Store, StoreError};
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
+use crate::support::accounts::account_snapshot;
 use crate::support::{SQLITE, TestClock, World, budget, call_id, cents, day, request, usage};
 
 const TASKS: usize = 64;
@@ -164,7 +165,7 @@ async fn a_released_amount_is_admitted_once() {
                 let taken = inside.fetch_add(1, Ordering::SeqCst) + 1;
                 assert!(taken <= FITTING as i64, "{taken} at once");
                 admitted.fetch_add(1, Ordering::SeqCst);
-                let seen = taken_cost(world.store.as_ref(), tenant_id, integration_id).await;
+                let seen = taken_cost(&world.store, tenant_id, integration_id).await;
                 assert!(seen <= cents(100), "readers saw {seen:?} held and used");
                 inside.fetch_sub(1, Ordering::SeqCst);
                 let released = world.ledger.release(tenant_id, call_id(&call), None).await.unwrap();
@@ -174,17 +175,13 @@ async fn a_released_amount_is_admitted_once() {
     }
     tasks.join_all().await;
     assert!(admitted.load(Ordering::SeqCst) > FITTING);
-    assert_eq!(taken_cost(world.store.as_ref(), tenant_id, integration_id).await, Nanos::ZERO);
+    assert_eq!(taken_cost(&world.store, tenant_id, integration_id).await, Nanos::ZERO);
     world.verify().await;
 }
 
 /// Held plus used cost, as a reader sees them.
-async fn taken_cost(store: &dyn Store, tenant: TenantId, integration: IntegrationId) -> Nanos {
-    let snapshot = store
-        .account_snapshot(tenant, bursar_core::OwnedSubject::new(integration))
-        .await
-        .unwrap()
-        .unwrap();
+async fn taken_cost(store: &Arc<dyn Store>, tenant: TenantId, integration: IntegrationId) -> Nanos {
+    let snapshot = account_snapshot(store, tenant, integration).await.unwrap();
     let counter = snapshot.account.counter(snapshot.now.month()).unwrap();
     counter.held.cost.checked_add(counter.used.cost).unwrap()
 }
@@ -284,7 +281,7 @@ async fn a_reservation_sent_twenty_times_at_once_holds_once() {
     }
     assert_eq!((held, reservations.len()), (1, 20));
     assert!(reservations.windows(2).all(|pair| pair.first() == pair.last()), "they differ");
-    let cost = taken_cost(world.store.as_ref(), tenant_id, integration_id).await;
+    let cost = taken_cost(&world.store, tenant_id, integration_id).await;
     assert_eq!(cost, cents(10));
     world.verify().await;
 }
@@ -316,7 +313,7 @@ async fn a_reservation_ends_once_whatever_ends_it_first() {
             }
         })
         .await;
-        let cost = taken_cost(world.store.as_ref(), tenant_id, integration_id).await;
+        let cost = taken_cost(&world.store, tenant_id, integration_id).await;
         assert_eq!(cost, Nanos::ZERO, "round {round}");
         world.verify().await;
     }

@@ -11,6 +11,7 @@ use bursar_core::{IntegrationId, LimitSettings, ReserveOutcome, ReserveRequest, 
 use bursar_store::{Facts, Observer, SweepOutcome, TransactionTiming};
 use tokio::task::JoinSet;
 
+use crate::support::accounts::account_snapshot;
 use crate::support::{NewDatabase, SQLITE, World, request, usage};
 
 /// The limit on the reservations that one sweep removes.
@@ -99,12 +100,7 @@ async fn holds_that_expire_together_are_removed_in_steps(database: NewDatabase) 
     let outcome = world.ledger.reserve(tenant_id, request(first, "fresh")).await.unwrap();
     assert!(matches!(outcome, ReserveOutcome::Held(_)), "{outcome:?}");
     assert_eq!(longest.expired.load(Ordering::SeqCst), 0);
-    let snapshot = world
-        .store
-        .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(first))
-        .await
-        .unwrap()
-        .unwrap();
+    let snapshot = account_snapshot(&world.store, tenant_id, first).await.unwrap();
     assert_eq!(snapshot.account.counter(month).unwrap().held.calls, 1);
 
     let sweeping = {

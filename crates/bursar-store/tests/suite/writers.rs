@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bursar_core::{
-    Caps, IntegrationId, LimitSettings, RecordOutcome, ReleaseOutcome, ReservationCap,
-    ReserveOutcome, ReserveRefusal, TenantId, TenantLifecycle,
+    Caps, RecordOutcome, ReleaseOutcome, ReservationCap, ReserveOutcome, ReserveRefusal,
+    TenantLifecycle,
 };
 use bursar_store::{
     AuditKey, Control, KeyDraft, Ledger, NoopObserver, PostgresOptions, PostgresStore,
@@ -16,7 +16,8 @@ use bursar_testing::postgres::cluster::Cluster;
 use bursar_testing::postgres::database::Database;
 use tokio::task::JoinSet;
 
-use crate::support::{actor, budget, call_id, draft, request, usage};
+use crate::support::accounts::{create_account, create_integration};
+use crate::support::{actor, budget, call_id, request, usage};
 
 fn migrate(owner_url: &str, app_role: &str) {
     PostgresStore::migrate(owner_url, app_role).unwrap();
@@ -45,34 +46,11 @@ fn text_of(database: &Database, sql: &str) -> String {
     database.run(sql).into_iter().flatten().flatten().next().unwrap()
 }
 
-async fn account(node: &Ledger, limits: LimitSettings) -> (TenantId, IntegrationId) {
-    let made = node.change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
-    let tenant_id = made.unwrap().tenant_id;
-    (tenant_id, integration(node, tenant_id, "integration", limits).await)
-}
-
-async fn integration(
-    node: &Ledger,
-    tenant_id: TenantId,
-    name: &str,
-    limits: LimitSettings,
-) -> IntegrationId {
-    let draft = draft(name, limits);
-    let made = node.change(tenant_id, move |tx| {
-        let actor = actor();
-        let mut control = Control::new(tx, &actor, tenant_id);
-        let integration = control.create_integration(draft.clone())?;
-        let Ok(row) = integration else { return Ok(integration) };
-        control.enable_integration(row.integration_id)
-    });
-    made.await.unwrap().unwrap().integration_id
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_reserved_recorded_and_repeated_on_any_node() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let (one, other) = (node(&database), node(&database));
-    let (tenant_id, integration_id) = account(&one, budget(100)).await;
+    let (tenant_id, integration_id) = create_account(&one, budget(100)).await;
 
     let held = one.reserve(tenant_id, request(integration_id, "call")).await.unwrap();
     assert!(matches!(held, ReserveOutcome::Held(_)), "{held:?}");
@@ -105,7 +83,7 @@ async fn a_call_is_reserved_recorded_and_repeated_on_any_node() {
 async fn a_budget_for_ten_admits_ten_on_any_writer() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let nodes = [node(&database), node(&database), node(&database)];
-    let (tenant_id, integration_id) = account(&nodes[0], budget(100)).await;
+    let (tenant_id, integration_id) = create_account(&nodes[0], budget(100)).await;
     let mut tasks = JoinSet::new();
     for task in 0..64_usize {
         let node = nodes.get(task % 3).unwrap().clone();
@@ -131,10 +109,10 @@ async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let caps = Caps { reservations_per_tenant: MAX as i64, ..Caps::DEFAULT };
     let nodes = [(); 3].map(|()| capped_node(&database, caps));
-    let (tenant_id, first) = account(&nodes[0], budget(0)).await;
+    let (tenant_id, first) = create_account(&nodes[0], budget(0)).await;
     let mut integrations = vec![first];
     for name in ["b", "c", "d", "e", "f"] {
-        integrations.push(integration(&nodes[0], tenant_id, name, budget(0)).await);
+        integrations.push(create_integration(&nodes[0], tenant_id, name, budget(0)).await);
     }
     let mut tasks = JoinSet::new();
     // Each integration has its own node, so that their writers share only the cap's row.
@@ -190,7 +168,7 @@ async fn a_tenant_never_exceeds_its_open_reservations_on_any_writer() {
 async fn a_call_sent_to_all_nodes_at_once_is_recorded_once() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let nodes = [node(&database), node(&database)];
-    let (tenant_id, integration_id) = account(&nodes[0], budget(0)).await;
+    let (tenant_id, integration_id) = create_account(&nodes[0], budget(0)).await;
     let mut sends = JoinSet::new();
     for task in 0..20_usize {
         let node = nodes.get(task % 2).unwrap().clone();
@@ -218,7 +196,7 @@ async fn a_call_sent_to_all_nodes_at_once_is_recorded_once() {
 async fn concurrent_changes_on_two_nodes_are_all_kept() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let (one, other) = (node(&database), node(&database));
-    let (tenant_id, _) = account(&one, budget(100)).await;
+    let (tenant_id, _) = create_account(&one, budget(100)).await;
     for round in 0..20 {
         let name = format!("name {round}");
         let expected = name.clone();
@@ -245,7 +223,7 @@ async fn concurrent_changes_on_two_nodes_are_all_kept() {
 async fn a_use_of_a_locked_key_is_skipped_without_waiting() {
     let database = Database::migrated(Cluster::shared(), migrate);
     let (one, other) = (node(&database), node(&database));
-    let (tenant_id, _) = account(&one, budget(100)).await;
+    let (tenant_id, _) = create_account(&one, budget(100)).await;
     let mut keys = Vec::new();
     for name in ["locked", "other"] {
         let made = one.change(tenant_id, move |tx| {

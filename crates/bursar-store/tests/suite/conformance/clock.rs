@@ -7,6 +7,7 @@ use bursar_core::{
 use bursar_store::{Control, StoreError};
 
 use crate::conformance::subject::{Subject, unlimited};
+use crate::support::accounts::account_snapshot;
 use crate::support::{budget, day, request, usage};
 
 const HOUR: i64 = 3_600;
@@ -103,13 +104,7 @@ pub(crate) async fn a_clock_that_is_ahead_for_half_a_second_changes_nothing(subj
             .control(place.0, |control: &mut Control<'_>| control.rename_tenant("other"));
         assert_eq!(rename.await.is_err(), refused);
         // Reads continue, at the time without the jump.
-        let snapshot = subject
-            .world
-            .store
-            .account_snapshot(place.0, bursar_core::OwnedSubject::new(place.1))
-            .await
-            .unwrap()
-            .unwrap();
+        let snapshot = account_snapshot(&subject.world.store, place.0, place.1).await.unwrap();
         assert_eq!(snapshot.now, before);
         assert_eq!(snapshot.account.counter(before.month()).unwrap().used.calls, 1);
         subject.world.ledger.sweep().await.unwrap();

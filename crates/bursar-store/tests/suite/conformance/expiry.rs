@@ -7,6 +7,7 @@ use bursar_core::{
 use bursar_store::{Control, IntegrationEdit, SweepOutcome};
 
 use crate::conformance::subject::{ALL, Subject, earlier, totals, unlimited};
+use crate::support::accounts::account_snapshot;
 use crate::support::{budget, cents, day, request, usage};
 
 /// A hold of 10 cents for 60 seconds.
@@ -35,11 +36,7 @@ pub(crate) async fn a_due_hold_counts_in_no_read_before_and_after_the_sweep(subj
         [(last, totals(cents(10), 100, 1)), (now.plus_seconds(60), Totals::default())]
     {
         subject.world.clock.set(at);
-        let snapshot = store
-            .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
-            .await
-            .unwrap()
-            .unwrap();
+        let snapshot = account_snapshot(store, tenant_id, integration_id).await.unwrap();
         assert_eq!(snapshot.now, at);
         assert_eq!(snapshot.account.counter(now.month()).unwrap().held, expected);
         let open = store.open_reservations(tenant_id, Some(integration_id), ALL).await.unwrap();
@@ -236,12 +233,7 @@ pub(crate) async fn a_hold_that_ended_stays_ended_when_the_clock_goes_back(subje
     let decided_at = subject.world.clock.now();
     subject.world.clock.set(start);
     let subject = subject.reopened().await;
-    let snapshot = subject
-        .world
-        .store
-        .account_snapshot(account.0, bursar_core::OwnedSubject::new(account.1))
-        .await
-        .unwrap();
+    let snapshot = account_snapshot(&subject.world.store, account.0, account.1).await;
     assert!(snapshot.unwrap().now >= decided_at);
     subject.world.verify().await;
 }

@@ -5,6 +5,7 @@ use bursar_core::{
 };
 
 use crate::conformance::subject::{Subject, earlier, totals, unlimited};
+use crate::support::accounts::account_snapshot;
 use crate::support::{budget, cents, day, request, usage};
 
 type Account = (TenantId, IntegrationId);
@@ -130,12 +131,7 @@ pub(crate) async fn a_hold_of_last_month_expires_from_last_month(subject: Subjec
     hold(&subject, account, "april").await;
     // Months later March is not cached.
     subject.world.clock.set(day(2026, 9, 1));
-    let snapshot = subject
-        .world
-        .store
-        .account_snapshot(account.0, bursar_core::OwnedSubject::new(account.1))
-        .await
-        .unwrap();
+    let snapshot = account_snapshot(&subject.world.store, account.0, account.1).await;
     assert!(snapshot.is_none_or(|at| at.account.counter(at.now.month()).is_ok()));
     subject.world.ledger.sweep().await.unwrap();
     assert_eq!(subject.stored_holds(account), 0);

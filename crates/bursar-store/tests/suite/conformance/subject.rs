@@ -10,6 +10,7 @@ use bursar_store::{
     UsageRow,
 };
 
+use crate::support::accounts::account_snapshot;
 use crate::support::test_database::Cells;
 use crate::support::{NewDatabase, World, call_id};
 
@@ -90,12 +91,7 @@ impl Subject {
         integration_id: IntegrationId,
     ) -> AccountSnapshot {
         self.world.ledger.load_account(tenant_id, integration_id).await.unwrap();
-        self.world
-            .store
-            .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
-            .await
-            .unwrap()
-            .unwrap()
+        account_snapshot(&self.world.store, tenant_id, integration_id).await.unwrap()
     }
 
     /// A month as readers see it: without holds that are due, swept or not.

@@ -12,6 +12,7 @@ use bursar_store::{
 use crate::conformance::breakdown::{EVERY, always};
 use crate::conformance::decisions::{put, refused};
 use crate::conformance::subject::{ALL, Subject, unlimited};
+use crate::support::accounts::account_snapshot;
 use crate::support::{call_id, cents, request, usage};
 
 /// The data of a tenant, and another tenant that knows all its ids.
@@ -45,16 +46,8 @@ pub(crate) async fn a_foreign_tenant_reads_nothing(subject: Subject) {
     let id = integration.integration_id;
     let (store, now) = (&subject.world.store, subject.world.clock.now());
     subject.world.ledger.load_account(stranger, id).await.unwrap();
-    assert!(
-        store
-            .account_snapshot(stranger, bursar_core::OwnedSubject::new(id))
-            .await
-            .unwrap()
-            .is_none()
-    );
-    assert!(
-        store.account_snapshot(owner, bursar_core::OwnedSubject::new(id)).await.unwrap().is_some()
-    );
+    assert!(account_snapshot(store, stranger, id).await.is_none());
+    assert!(account_snapshot(store, owner, id).await.is_some());
     let counter = store.counter(stranger, id, now.month()).await.unwrap();
     assert_eq!(counter, Counter::default());
     for only in [None, Some(id)] {

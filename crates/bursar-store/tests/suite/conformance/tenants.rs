@@ -4,6 +4,7 @@ use bursar_core::{OnboardingState, TenantId, TenantLifecycle, TenantRefusal};
 use bursar_store::{ControlRefusal, Page, TenantRow};
 
 use crate::conformance::subject::{Subject, unlimited};
+use crate::support::accounts::account_snapshot;
 use crate::support::usage;
 
 pub(crate) async fn a_tenant_is_read_back(subject: Subject) {
@@ -49,12 +50,7 @@ pub(crate) async fn the_clock_of_the_store_never_runs_backwards(subject: Subject
     assert!(subject.entries(tenant_id).await.iter().all(|row| row.created_at >= now));
     // An account stores the instant of its last decision.
     let subject = subject.reopened().await;
-    let snapshot = subject
-        .world
-        .store
-        .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
-        .await
-        .unwrap();
+    let snapshot = account_snapshot(&subject.world.store, tenant_id, integration_id).await;
     assert!(snapshot.unwrap().now >= now, "after a restart");
 }
 

@@ -13,6 +13,24 @@ async fn two_calls(subject: &Subject) {
     subject.reserve(tenant_id, request(integration_id, "reserved")).await;
 }
 
+/// Checks that verification finds nothing at first, and then each of these changes.
+///
+/// The changes accumulate, so each must add a difference.
+async fn check_found(subject: &Subject, changes: &[&str]) {
+    subject.world.verify().await;
+    let mut differences = 0;
+    for change in changes {
+        subject.world.database.tamper(change);
+        let verified = subject.world.database.verify();
+        assert!(
+            verified.differences.count > differences,
+            "{change}: {:?}",
+            verified.differences.listed
+        );
+        differences = verified.differences.count;
+    }
+}
+
 pub(crate) async fn verification_reports_what_it_counted(subject: Subject) {
     two_calls(&subject).await;
     let verified = subject.world.database.verify();
@@ -24,25 +42,17 @@ pub(crate) async fn verification_reports_what_it_counted(subject: Subject) {
 
 pub(crate) async fn a_changed_figure_is_found(subject: Subject) {
     two_calls(&subject).await;
-    subject.world.verify().await;
-    // The changes accumulate, so each must add a difference.
-    let mut differences = 0;
-    for tampered in [
-        "update counters set used_tokens = used_tokens + 1",
-        "update counters set held_calls = held_calls + 1",
-        "update rollups set cost_nanos = cost_nanos + 1 where grain = 2",
-        "update rollups set latency_max_ms = latency_max_ms + 1 where grain = 1",
-        "update calls set entry_id = null where entry_id is not null",
-    ] {
-        subject.world.database.tamper(tampered);
-        let verified = subject.world.database.verify();
-        assert!(
-            verified.differences.count > differences,
-            "{tampered}: {:?}",
-            verified.differences.listed
-        );
-        differences = verified.differences.count;
-    }
+    check_found(
+        &subject,
+        &[
+            "update counters set used_tokens = used_tokens + 1",
+            "update counters set held_calls = held_calls + 1",
+            "update rollups set cost_nanos = cost_nanos + 1 where grain = 2",
+            "update rollups set latency_max_ms = latency_max_ms + 1 where grain = 1",
+            "update calls set entry_id = null where entry_id is not null",
+        ],
+    )
+    .await;
 }
 
 /// The calls of [`two_calls`], and a limit for each model and one of calls at the same time.
@@ -59,45 +69,31 @@ async fn two_limited_calls(subject: &Subject) {
 
 pub(crate) async fn a_changed_account_of_a_limit_is_found(subject: Subject) {
     two_limited_calls(&subject).await;
-    subject.world.verify().await;
-    let mut differences = 0;
-    for tampered in [
-        "update limit_accounts set used_tokens = used_tokens + 1 where limit_id = 1",
-        "update limit_accounts set held_cost_nanos = held_cost_nanos + 1 where limit_id = 1",
-        "update limit_accounts set held_calls = held_calls + 1 where limit_id = 2",
-        "update limit_values set accounts = accounts + 1",
-        "update postings set tokens = tokens + 1 where limit_id = 1",
-        "delete from postings where limit_id = 2",
-    ] {
-        subject.world.database.tamper(tampered);
-        let verified = subject.world.database.verify();
-        assert!(
-            verified.differences.count > differences,
-            "{tampered}: {:?}",
-            verified.differences.listed
-        );
-        differences = verified.differences.count;
-    }
+    check_found(
+        &subject,
+        &[
+            "update limit_accounts set used_tokens = used_tokens + 1 where limit_id = 1",
+            "update limit_accounts set held_cost_nanos = held_cost_nanos + 1 where limit_id = 1",
+            "update limit_accounts set held_calls = held_calls + 1 where limit_id = 2",
+            "update limit_values set accounts = accounts + 1",
+            "update postings set tokens = tokens + 1 where limit_id = 1",
+            "delete from postings where limit_id = 2",
+        ],
+    )
+    .await;
 }
 
 pub(crate) async fn a_missing_row_is_found(subject: Subject) {
     two_calls(&subject).await;
-    subject.world.verify().await;
-    let mut differences = 0;
-    for tampered in [
-        "delete from rollups where grain = 1",
-        "delete from rollups where grain = 2",
-        "delete from counters",
-    ] {
-        subject.world.database.tamper(tampered);
-        let verified = subject.world.database.verify();
-        assert!(
-            verified.differences.count >= differences.max(1),
-            "{tampered}: {:?}",
-            verified.differences.listed
-        );
-        differences = verified.differences.count;
-    }
+    check_found(
+        &subject,
+        &[
+            "delete from rollups where grain = 1",
+            "delete from rollups where grain = 2",
+            "delete from counters",
+        ],
+    )
+    .await;
 }
 
 pub(crate) async fn a_changed_entry_is_found(subject: Subject) {

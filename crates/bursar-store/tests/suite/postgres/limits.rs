@@ -7,22 +7,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bursar_core::{
-    Bound, Caps, IntegrationId, KeyId, Label, LimitSettings, RecordOutcome, ReserveRequest, Scope,
-    TenantId, Timestamp, Usage, Window,
+    Bound, Caps, IntegrationId, Label, LimitSettings, RecordOutcome, Scope, TenantId, Timestamp,
+    Usage, Window,
 };
 use bursar_store::{
-    AuditKey, Control, Ledger, LimitRow, NoopObserver, PostgresOptions, PostgresStore, Store,
+    AuditKey, Ledger, LimitRow, NoopObserver, PostgresOptions, PostgresStore, Store,
 };
 use bursar_testing::postgres::cluster::Cluster;
 use bursar_testing::postgres::database::Database;
 use bursar_testing::postgres::proxy::Proxy;
 use bursar_testing::postgres::session::{ask, block_on};
 
+use crate::support::accounts::create_account;
 use crate::support::limits::{
-    calls, concurrent, cost, each, limit, limit_sums, put_limits, refusal, subject_of, tokens,
+    by_agent, calls, concurrent, cost, each, limit, limit_sums, put_limits, refusal, subject_of,
+    tokens,
 };
 use crate::support::postgres_database::rows_read;
-use crate::support::{actor, call_id, draft, request, usage};
+use crate::support::{call_id, usage};
 
 fn migrated() -> Database {
     Database::migrated(Cluster::shared(), |owner_url, app_role| {
@@ -42,30 +44,9 @@ fn open(url: &str) -> (Arc<dyn Store>, Ledger) {
     (store, Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap())
 }
 
-async fn account(ledger: &Ledger) -> (TenantId, IntegrationId) {
-    let made = ledger.change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
-    let tenant_id = made.unwrap().tenant_id;
-    let made = ledger.change(tenant_id, move |tx| {
-        let actor = actor();
-        let mut control = Control::new(tx, &actor, tenant_id);
-        let integration = control.create_integration(draft("one", LimitSettings::default()))?;
-        let Ok(row) = integration else { return Ok(integration) };
-        control.enable_integration(row.integration_id)
-    });
-    (tenant_id, made.await.unwrap().unwrap().integration_id)
-}
-
 /// An amount that counts since 1970, so that no period ends during a test.
 fn total() -> Window {
     Window::Total { starts_at: Timestamp::MIN }
-}
-
-fn by_agent(integration_id: IntegrationId, agent: &str, call: &str) -> ReserveRequest {
-    ReserveRequest {
-        agent_id: Some(agent.into()),
-        account_key_id: KeyId::from_number(7),
-        ..request(integration_id, call)
-    }
 }
 
 /// Every command about a call of an agent whose account exists, and of one whose account does not.
@@ -98,7 +79,7 @@ async fn statements_under(limits: i64, (scope, bound): &(Scope, Bound)) -> BTree
     let database = migrated();
     let proxy = Proxy::start(database.app_url());
     let node = open(&proxy.through(database.app_url()));
-    let account = account(&node.1).await;
+    let account = create_account(&node.1, LimitSettings::default()).await;
     let row = |number| limit(account.0, number, scope.clone(), bound.clone());
     put_limits(&node.1, (1..=limits).map(row).collect::<Vec<LimitRow>>()).await;
     run_commands(&node, account, "first").await;
@@ -154,7 +135,7 @@ fn wait_for_no_connection(database: &Database) {
 /// 20,000 postings.
 async fn grown(database: &Database) -> (TenantId, IntegrationId) {
     let (_store, ledger) = open(database.app_url());
-    let (tenant_id, integration_id) = account(&ledger).await;
+    let (tenant_id, integration_id) = create_account(&ledger, LimitSettings::default()).await;
     let bounds = [cost(total(), 1_000), tokens(Window::Minute, 100_000), concurrent(1_000)];
     let rows = bounds.into_iter().zip(1..);
     let rows = rows.map(|(bound, number)| limit(tenant_id, number, each(Label::Agent), bound));

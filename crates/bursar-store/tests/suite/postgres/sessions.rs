@@ -17,8 +17,9 @@ use bursar_testing::postgres::database::Database;
 use bursar_testing::postgres::proxy::Proxy;
 use bursar_testing::postgres::session::{ask, block_on};
 
+use crate::support::accounts::create_account;
 use crate::support::postgres_database::rows_read;
-use crate::support::{actor, draft, request, usage};
+use crate::support::{actor, request, usage};
 
 /// The time limit of a wait.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -58,20 +59,6 @@ fn wait_for_no_connection(database: &Database) {
         assert!(Instant::now() < deadline, "a connection outlives its store");
         std::thread::yield_now();
     }
-}
-
-/// A tenant with an integration, through the ledger.
-async fn account(ledger: &Ledger) -> (TenantId, IntegrationId) {
-    let made = ledger.change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
-    let tenant_id = made.unwrap().tenant_id;
-    let made = ledger.change(tenant_id, move |tx| {
-        let actor = actor();
-        let mut control = Control::new(tx, &actor, tenant_id);
-        let integration = control.create_integration(draft("one", LimitSettings::default()))?;
-        let Ok(row) = integration else { return Ok(integration) };
-        control.enable_integration(row.integration_id)
-    });
-    (tenant_id, made.await.unwrap().unwrap().integration_id)
 }
 
 #[track_caller]
@@ -130,7 +117,7 @@ fn acknowledged_writes_are_durable_after_synchronous_commit_is_turned_off() {
     let (_store, writers) = open(database.app_url()).unwrap();
     let ledger = Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap();
     block_on(async {
-        let (tenant_id, integration_id) = account(&ledger).await;
+        let (tenant_id, integration_id) = create_account(&ledger, LimitSettings::default()).await;
         set(&database, "synchronous_commit = off");
         database.run("truncate noted");
         // New connections have the setting.
@@ -236,7 +223,7 @@ fn with_citus_no_setting_shares_its_message() {
     let (store, writers) = open(&url).unwrap();
     let ledger = Ledger::start(writers, Arc::new(NoopObserver), Caps::DEFAULT).unwrap();
     block_on(async {
-        let (tenant_id, integration_id) = account(&ledger).await;
+        let (tenant_id, integration_id) = create_account(&ledger, LimitSettings::default()).await;
         ledger.record(tenant_id, vec![usage(integration_id, "call")]).await.unwrap();
         ledger.sweep().await.unwrap();
         let page = Page { offset: 0, limit: 10 };

@@ -3,13 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
 use bursar_core::{
-    Action, Allowance, Bound, CalendarUnit, Concurrent, Decision, Label, Limit, LimitId, Measure,
-    NANOS_PER_CENT, OwnedSubject, ReserveOutcome, ReserveRequest, Rule, Scope, Selected, Subject,
-    TenantId, WarnPercents, Window, Zone,
+    Action, Allowance, Bound, CalendarUnit, Concurrent, Decision, IntegrationId, KeyId, Label,
+    Limit, LimitId, Measure, NANOS_PER_CENT, OwnedSubject, ReserveOutcome, ReserveRequest, Rule,
+    Scope, Selected, Subject, TenantId, WarnPercents, Window, Zone,
 };
 use bursar_store::{AccountSnapshot, ControlTx, Ledger, LimitRow, ManagedBy, Store};
 
-use super::day;
+use super::{day, request};
 
 pub(crate) fn limit_id(number: i64) -> LimitId {
     LimitId::from_number(number).unwrap()
@@ -111,6 +111,15 @@ pub(crate) async fn refusal(
         other @ (ReserveOutcome::Replayed(_) | ReserveOutcome::Rejected(_)) => {
             unreachable!("{other:?}")
         }
+    }
+}
+
+/// A request for 10 cents by an agent, with key 7.
+pub(crate) fn by_agent(integration_id: IntegrationId, agent: &str, call: &str) -> ReserveRequest {
+    ReserveRequest {
+        agent_id: Some(agent.into()),
+        account_key_id: KeyId::from_number(7),
+        ..request(integration_id, call)
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be arranged has failed")]
 
+pub(crate) mod accounts;
 pub(crate) mod constants;
 pub(crate) mod faulty;
 pub(crate) mod group;
@@ -27,6 +28,7 @@ use bursar_store::{
     WriterConnection,
 };
 
+use accounts::account_snapshot;
 use recount::Recount;
 use test_database::TestDatabase;
 
@@ -160,13 +162,7 @@ impl World {
         name: &str,
         limits: LimitSettings,
     ) -> IntegrationId {
-        let draft = draft(name, limits);
-        let made = self.control(tenant_id, move |control| {
-            let integration = control.create_integration(draft.clone())?;
-            let Ok(row) = integration else { return Ok(integration) };
-            control.enable_integration(row.integration_id)
-        });
-        made.await.unwrap().unwrap().integration_id
+        accounts::create_integration(&self.ledger, tenant_id, name, limits).await
     }
 
     /// Runs a change of the control plane.
@@ -186,12 +182,7 @@ impl World {
         let recount = Recount::of(self.database.as_ref());
         for &(tenant_id, integration_id) in &recount.integrations {
             self.ledger.load_account(tenant_id, integration_id).await.unwrap();
-            let snapshot = self
-                .store
-                .account_snapshot(tenant_id, bursar_core::OwnedSubject::new(integration_id))
-                .await
-                .unwrap()
-                .unwrap();
+            let snapshot = account_snapshot(&self.store, tenant_id, integration_id).await.unwrap();
             let (account, now) = (snapshot.account, snapshot.now);
             let counter = account.counter(now.month()).unwrap();
             let key = (tenant_id, integration_id);

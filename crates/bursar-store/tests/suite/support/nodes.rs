@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use bursar_core::{Caps, IntegrationId, LimitSettings, TenantId};
-use bursar_store::{Control, Ledger, Observer, Store};
+use bursar_store::{Ledger, Observer, Store};
 
+use super::accounts::{create_account, create_integration};
 use super::test_database::TestDatabase;
-use super::{NewDatabase, TestClock, actor, draft};
+use super::{NewDatabase, TestClock};
 
 /// A node: its reads and its writes.
 #[derive(Clone)]
@@ -54,27 +55,12 @@ impl Nodes {
 
     /// A tenant with an enabled integration.
     pub(crate) async fn account(&self) -> (TenantId, IntegrationId) {
-        let ledger = self.node(0).ledger;
-        let made = ledger.change(None, |tx| Control::create_tenant(tx, &actor(), "tenant")).await;
-        let tenant_id = made.unwrap().tenant_id;
-        (tenant_id, self.integration(tenant_id, "integration").await)
+        create_account(&self.node(0).ledger, LimitSettings::default()).await
     }
 
     /// Creates an integration of a tenant, and enables it.
-    pub(crate) async fn integration(
-        &self,
-        tenant_id: TenantId,
-        name: &'static str,
-    ) -> IntegrationId {
-        let ledger = self.node(0).ledger;
-        let made = ledger.change(tenant_id, move |tx| {
-            let actor = actor();
-            let mut control = Control::new(tx, &actor, tenant_id);
-            let integration = control.create_integration(draft(name, LimitSettings::default()))?;
-            let Ok(row) = integration else { return Ok(integration) };
-            control.enable_integration(row.integration_id)
-        });
-        made.await.unwrap().unwrap().integration_id
+    pub(crate) async fn integration(&self, tenant_id: TenantId, name: &str) -> IntegrationId {
+        create_integration(&self.node(0).ledger, tenant_id, name, LimitSettings::default()).await
     }
 
     pub(crate) async fn close(&self) {
