@@ -25,14 +25,22 @@ fn one_call(unit: CalendarUnit, zone: &str) -> Limited {
     Limited::new([limit(1, Scope::Tenant, calls(window, 1))])
 }
 
+/// Units and zones, and the end of one of their periods.
+fn edges() -> impl Strategy<Value = (CalendarUnit, &'static str, Timestamp)> {
+    let units = prop::sample::select(vec![Hour, Day, Week, Month]);
+    let zones = prop::sample::select(ZONES.to_vec());
+    let years = instant("1975-01-01T00:00:00Z").micros()..instant("2100-01-01T00:00:00Z").micros();
+    (units, zones, years).prop_map(|(unit, zone, micros)| {
+        let at = Timestamp::from_micros(micros).unwrap();
+        (unit, zone, zoned_period(unit, zone, at).end)
+    })
+}
+
 proptest! {
     #[test]
     fn what_came_before_the_end_of_a_period_counts_nothing_after_it(
-        unit in prop::sample::select(vec![Hour, Day, Week, Month]),
-        zone in prop::sample::select(ZONES.to_vec()),
-        micros in instant("1975-01-01T00:00:00Z").micros()..instant("2100-01-01T00:00:00Z").micros(),
+        (unit, zone, edge) in edges(),
     ) {
-        let edge = zoned_period(unit, zone, Timestamp::from_micros(micros).unwrap()).end;
         let before = shifted(edge, -1);
         let mut limited = one_call(unit, zone);
         limited.admits(before, &reserve("held", as_is));
@@ -49,11 +57,8 @@ proptest! {
 
     #[test]
     fn a_record_that_is_ahead_of_its_arrival_counts_at_its_arrival(
-        unit in prop::sample::select(vec![Hour, Day, Week, Month]),
-        zone in prop::sample::select(ZONES.to_vec()),
-        micros in instant("1975-01-01T00:00:00Z").micros()..instant("2100-01-01T00:00:00Z").micros(),
+        (unit, zone, edge) in edges(),
     ) {
-        let edge = zoned_period(unit, zone, Timestamp::from_micros(micros).unwrap()).end;
         let before = shifted(edge, -1);
         let mut limited = one_call(unit, zone);
         limited.run(before, &record("ahead", |usage| usage.occurred_at = Some(edge)));
